@@ -1,0 +1,130 @@
+"""One description of an accelerator instance: the only source of widths and sizes."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from accel.errors import ConfigError
+from accel.formats import FixedFormat, Overflow
+
+
+def _range(lo: int, hi: int) -> dict[str, Any]:
+    return {"minimum": lo, "maximum": hi}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AcceleratorConfig:
+    """Shape, number formats and pipeline depths of one accelerator instance.
+
+    Parameters
+    ----------
+    name : str
+        What reports call this instance.
+    rows, cols : int
+        Processing elements along each edge of the array [PEs], 1 to 128.
+    bundle : int
+        Activations a processing element holds and selects from [elements], 2 to 32. The array runs any N:M with M <= bundle.
+    port : int
+        Elements the west port takes per row and cycle; divides `bundle`.
+    act_bits, weight_bits : int
+        Signed operand widths [bits], 2 to 32: of the held bundle and of the paired values. Results leave at `act_bits`.
+    acc_bits : int
+        Accumulator width [bits], 2 to 62.
+    overflow : str
+        ``"saturate"`` or ``"wrap"``, applied after every addition.
+    mult_bits : int
+        Unsigned requantisation multiplier [bits], 1 to 62; `acc_bits` + `mult_bits` <= 63.
+    mult_stages : int
+        Pipeline stages from held operands to product [cycles], 1 to 4: pure latency.
+    add_stages : int
+        Pipeline stages of the accumulating adder [cycles], 1 to 4; as many accumulators are interleaved in each element.
+    acc_rows : int
+        Rows of partial sums the accumulator stores [rows of `cols`], 1 to 65536.
+    param_rows : int
+        Parameter vectors the post-processor stores [vectors of `cols` channels], 1 to 65536.
+    clock_mhz : float
+        Clock, to turn cycles into seconds [MHz].
+
+    Raises
+    ------
+    ConfigError
+        If a field breaks its rule. The message names the field, the rule and the value.
+    """
+
+    name: str = "custom"
+    rows: int = dataclasses.field(default=4, metadata=_range(1, 128))
+    cols: int = dataclasses.field(default=4, metadata=_range(1, 128))
+    bundle: int = dataclasses.field(default=8, metadata=_range(2, 32))
+    port: int = dataclasses.field(default=8, metadata=_range(1, 32))
+    act_bits: int = dataclasses.field(default=8, metadata=_range(2, 32))
+    weight_bits: int = dataclasses.field(default=8, metadata=_range(2, 32))
+    acc_bits: int = dataclasses.field(default=32, metadata=_range(2, 62))
+    overflow: str = dataclasses.field(default="saturate", metadata={"enum": ["saturate", "wrap"]})
+    mult_bits: int = dataclasses.field(default=24, metadata=_range(1, 61))
+    mult_stages: int = dataclasses.field(default=1, metadata=_range(1, 4))
+    add_stages: int = dataclasses.field(default=1, metadata=_range(1, 4))
+    acc_rows: int = dataclasses.field(default=64, metadata=_range(1, 65536))
+    param_rows: int = dataclasses.field(default=64, metadata=_range(1, 65536))
+    clock_mhz: float = dataclasses.field(default=200.0, metadata={"exclusiveMinimum": 0})
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value, rule = getattr(self, field.name), field.metadata
+            if "minimum" in rule:
+                if type(value) is not int or not rule["minimum"] <= value <= rule["maximum"]:
+                    raise ConfigError(f"{field.name} must be an int in [{rule['minimum']}, {rule['maximum']}], not {value!r}")
+            elif "enum" in rule:
+                if value not in rule["enum"]:
+                    raise ConfigError(f"{field.name} must be one of {', '.join(rule['enum'])}, not {value!r}")
+        if type(self.name) is not str or not self.name:
+            raise ConfigError(f"name must be a non-empty string, not {self.name!r}")
+        if type(self.clock_mhz) not in (int, float) or not 0 < self.clock_mhz < float("inf"):
+            raise ConfigError(f"clock_mhz must be a positive number, not {self.clock_mhz!r}")
+        if self.bundle % self.port:
+            raise ConfigError(f"port must be a divisor of bundle ({self.bundle}), not {self.port}")
+        if self.act_bits + self.weight_bits > 62:
+            raise ConfigError(f"weight_bits must be at most 62 - act_bits ({62 - self.act_bits}), not {self.weight_bits}")
+        if self.acc_bits + self.mult_bits > 63:
+            raise ConfigError(f"mult_bits must be at most 63 - acc_bits ({63 - self.acc_bits}), not {self.mult_bits}")
+
+    @property
+    def act(self) -> FixedFormat:
+        """Format of a held activation and of a result."""
+        return FixedFormat(self.act_bits)
+
+    @property
+    def weight(self) -> FixedFormat:
+        """Format of a paired value."""
+        return FixedFormat(self.weight_bits)
+
+    @property
+    def acc(self) -> FixedFormat:
+        """Format of an accumulator and of a bias."""
+        return FixedFormat(self.acc_bits)
+
+    @property
+    def on_overflow(self) -> Overflow:
+        """`overflow` as the enum member."""
+        return Overflow(self.overflow)
+
+    @property
+    def index_bits(self) -> int:
+        """Width of a pair's index into the bundle [bits]."""
+        return (self.bundle - 1).bit_length()
+
+    @property
+    def beats(self) -> int:
+        """Beats of the west port that carry a full bundle."""
+        return self.bundle // self.port
+
+    def to_json(self) -> str:
+        """Canonical text; equal configurations give equal text."""
+        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> AcceleratorConfig:
+        """Inverse of :meth:`to_json`."""
+        return cls(**json.loads(text))
