@@ -120,6 +120,15 @@ class AcceleratorConfig:
         """Beats of the west port that carry a full bundle."""
         return self.bundle // self.port
 
+    @property
+    def result_rows(self) -> int:
+        """Rows the array buffers at its south edge, so that a result that leaves at once never stalls it.
+
+        A result's slot returns at most rows * add_stages + cols + mult_stages + 3 cycles after its row was issued, one slot an
+        issue cycle; a tile claims rows * add_stages slots more when its last step is issued, add_stages - 1 cycles early.
+        """
+        return 2 * self.rows * self.add_stages + self.cols + self.mult_stages + self.add_stages + 3
+
     def to_json(self) -> str:
         """Canonical text; equal configurations give equal text."""
         return json.dumps(dataclasses.asdict(self), sort_keys=True)
