@@ -11,7 +11,7 @@ from accel.errors import ConfigError
 from accel.formats import FixedFormat, Overflow
 
 
-def _range(lo: int, hi: int) -> dict[str, Any]:
+def _range(lo: float, hi: float) -> dict[str, Any]:
     return {"minimum": lo, "maximum": hi}
 
 
@@ -46,7 +46,7 @@ class AcceleratorConfig:
     param_rows : int
         Parameter vectors the post-processor stores [vectors of `cols` channels], 1 to 65536.
     clock_mhz : float
-        Clock, to turn cycles into seconds [MHz].
+        Clock, to turn cycles into seconds [MHz], 0.001 to 100000; kept as a float.
 
     Raises
     ------
@@ -54,7 +54,7 @@ class AcceleratorConfig:
         If a field breaks its rule. The message names the field, the rule and the value.
     """
 
-    name: str = "custom"
+    name: str = dataclasses.field(default="custom", metadata={"minLength": 1})
     rows: int = dataclasses.field(default=4, metadata=_range(1, 128))
     cols: int = dataclasses.field(default=4, metadata=_range(1, 128))
     bundle: int = dataclasses.field(default=8, metadata=_range(2, 32))
@@ -68,21 +68,20 @@ class AcceleratorConfig:
     add_stages: int = dataclasses.field(default=1, metadata=_range(1, 4))
     acc_rows: int = dataclasses.field(default=64, metadata=_range(1, 65536))
     param_rows: int = dataclasses.field(default=64, metadata=_range(1, 65536))
-    clock_mhz: float = dataclasses.field(default=200.0, metadata={"exclusiveMinimum": 0})
+    clock_mhz: float = dataclasses.field(default=200.0, metadata=_range(0.001, 100000))
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value, rule = getattr(self, field.name), field.metadata
             if "minimum" in rule:
-                if type(value) is not int or not rule["minimum"] <= value <= rule["maximum"]:
-                    raise ConfigError(f"{field.name} must be an int in [{rule['minimum']}, {rule['maximum']}], not {value!r}")
-            elif "enum" in rule:
-                if value not in rule["enum"]:
-                    raise ConfigError(f"{field.name} must be one of {', '.join(rule['enum'])}, not {value!r}")
+                kind, kinds = ("an int", (int,)) if field.type == "int" else ("a number", (int, float))
+                if type(value) not in kinds or not rule["minimum"] <= value <= rule["maximum"]:
+                    raise ConfigError(f"{field.name} must be {kind} in [{rule['minimum']}, {rule['maximum']}], not {value!r}")
+            elif "enum" in rule and value not in rule["enum"]:
+                raise ConfigError(f"{field.name} must be one of {', '.join(rule['enum'])}, not {value!r}")
         if type(self.name) is not str or not self.name:
             raise ConfigError(f"name must be a non-empty string, not {self.name!r}")
-        if type(self.clock_mhz) not in (int, float) or not 0 < self.clock_mhz < float("inf"):
-            raise ConfigError(f"clock_mhz must be a positive number, not {self.clock_mhz!r}")
+        object.__setattr__(self, "clock_mhz", float(self.clock_mhz))  # 200 and 200.0 are equal: equal text too
         if self.bundle % self.port:
             raise ConfigError(f"port must be a divisor of bundle ({self.bundle}), not {self.port}")
         if self.act_bits + self.weight_bits > 62:
