@@ -1,0 +1,452 @@
+"""The network as the accelerator sees it: integer tensors and the operators between them, in execution order.
+
+Activations are signed integers, channels last. A shape is that of one sample, ``(height, width, channels)``, ``(rows, channels)`` or
+``(channels,)``; the batch is an argument of whatever runs the network. A tensor's value is ``scale * (integer - zero_point)``. An unsigned
+ONNX tensor of b bits is stored minus ``2**(b-1)``, integer and zero point alike.
+
+Every arithmetic operator ends alike: an exact sum, one real factor, one rounding (half to even, ONNX's rule), the output's zero point,
+then `lo` and `hi`, which merge ReLU, Clip and the type's range. Factors are float64 here; a configuration turns them into a multiplier and
+a shift.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from accel.errors import NetworkError, RangeError
+from accel.formats import FixedFormat
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tensor:
+    """An integer tensor between operators.
+
+    Parameters
+    ----------
+    name : str
+        Name of the ONNX tensor that holds the same integers.
+    shape : tuple of int
+        One sample, channels last; one to three axes.
+    bits : int
+        Width of the signed integers [bits].
+    scale : float
+        Real value of one least significant bit.
+    zero_point : int
+        The integer that stands for 0.
+    unsigned : bool
+        The ONNX tensor is unsigned: its integers are `offset` above ours.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    bits: int
+    scale: float
+    zero_point: int = 0
+    unsigned: bool = False
+
+    @property
+    def format(self) -> FixedFormat:
+        """Format of the integers."""
+        return FixedFormat(self.bits)
+
+    @property
+    def offset(self) -> int:
+        """What ONNX's integers are above ours."""
+        return 1 << (self.bits - 1) if self.unsigned else 0
+
+    @property
+    def size(self) -> int:
+        """Elements of one sample."""
+        return prod(self.shape)
+
+    @property
+    def image(self) -> tuple[int, int, int]:
+        """The shape as (height, width, channels); missing axes are 1."""
+        height, width = (*self.shape[:-1], 1, 1)[:2]
+        return height, width, self.shape[-1]
+
+    @property
+    def to_last(self) -> tuple[int, ...]:
+        """Axes of the ONNX tensor without batch, in our order: with three axes, channels move from first to last."""
+        return (1, 2, 0) if len(self.shape) == 3 else tuple(range(len(self.shape)))
+
+    @property
+    def to_first(self) -> tuple[int, ...]:
+        """Our axes in ONNX's order: the inverse of `to_last`."""
+        return (2, 0, 1) if len(self.shape) == 3 else tuple(range(len(self.shape)))
+
+    @property
+    def onnx_shape(self) -> tuple[int, ...]:
+        """Shape of the ONNX tensor without its batch axis."""
+        return tuple(self.shape[axis] for axis in self.to_first)
+
+    def from_onnx(self, integers: ArrayLike) -> NDArray[np.int64]:
+        """Bring ONNX's integers into our order and signedness.
+
+        Parameters
+        ----------
+        integers : array_like of int, shape (batch, *onnx_shape)
+
+        Returns
+        -------
+        int64, shape (batch, *shape)
+
+        Raises
+        ------
+        RangeError
+            If shape, type or range is wrong.
+        """
+        raw = np.asarray(integers)
+        if raw.dtype.kind not in "iu":
+            raise RangeError(f"{self.name} must be integers, not {raw.dtype}")
+        if raw.shape[1:] != self.onnx_shape or raw.ndim != len(self.shape) + 1:
+            raise RangeError(f"{self.name} must be of shape (batch, {', '.join(map(str, self.onnx_shape))}), not {raw.shape}")
+        values = raw.astype(np.int64) - self.offset
+        if values.size and not self.format.lo <= values.min() <= values.max() <= self.format.hi:
+            lo, hi = self.format.lo + self.offset, self.format.hi + self.offset
+            raise RangeError(f"{self.name} must be in [{lo}, {hi}], not {raw.min()}..{raw.max()}")
+        return values.transpose(0, *(axis + 1 for axis in self.to_last))
+
+    def to_onnx(self, values: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Bring our integers, shape (batch, *shape), into ONNX's order and signedness: the inverse of :meth:`from_onnx`."""
+        return values.transpose(0, *(axis + 1 for axis in self.to_first)) + self.offset
+
+    def quantise(self, reals: ArrayLike) -> NDArray[np.int64]:
+        """Quantise real values on the host as ONNX does: ``saturate(round_half_even(x / scale) + zero_point)``, the division in float32.
+
+        Parameters
+        ----------
+        reals : array_like of float, shape (batch, *onnx_shape)
+
+        Returns
+        -------
+        int64, shape (batch, *shape)
+
+        Raises
+        ------
+        RangeError
+            If the shape is wrong or a value is not finite.
+        """
+        x = np.asarray(reals, dtype=np.float32)
+        if not np.isfinite(x).all():
+            raise RangeError(f"{self.name} must be finite, not {x[~np.isfinite(x)][0]}")
+        integers = np.rint(x / np.float32(self.scale)).astype(np.float64) + self.zero_point
+        clipped = np.clip(integers, self.format.lo, self.format.hi).astype(np.int64)
+        return self.from_onnx(clipped + self.offset)
+
+    def dequantise(self, values: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Real values of our integers, shape (batch, *shape), in ONNX's order."""
+        return np.multiply(self.to_onnx(values) - self.offset - self.zero_point, self.scale, dtype=np.float64)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """A window that slides over (height, width).
+
+    Parameters
+    ----------
+    kernel, stride, dilation : tuple of int
+        Of height and width, each 1 or more.
+    pads : tuple of int
+        Rows and columns added at (top, left, bottom, right), each 0 or more.
+    """
+
+    kernel: tuple[int, int] = (1, 1)
+    stride: tuple[int, int] = (1, 1)
+    dilation: tuple[int, int] = (1, 1)
+    pads: tuple[int, int, int, int] = (0, 0, 0, 0)
+
+    @property
+    def taps(self) -> int:
+        """Positions inside the window."""
+        return prod(self.kernel)
+
+    def positions(self, height: int, width: int) -> tuple[int, int]:
+        """Places of the window on an input of this size, per axis: ``floor((size + pads - dilation*(kernel-1) - 1) / stride) + 1``."""
+        top, left, bottom, right = self.pads
+        spans = (height + top + bottom, width + left + right)
+        each = zip(spans, self.kernel, self.stride, self.dilation, strict=True)
+        rows, columns = ((span - dilation * (kernel - 1) - 1) // stride + 1 for span, kernel, stride, dilation in each)
+        return rows, columns
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Operator:
+    """What all operators share.
+
+    Parameters
+    ----------
+    name : str
+        Name of the ONNX node, unique in the network.
+    kind : str
+        Its ONNX operator, for reports.
+    inputs : tuple of str
+        Names of the tensors read.
+    output : str
+        Name of the tensor written.
+    """
+
+    name: str
+    kind: str
+    inputs: tuple[str, ...]
+    output: str
+
+    def image(self, height: int, width: int, channels: int) -> tuple[int, int, int] | None:
+        """Output image for this input image; None where only the number of elements is kept."""
+        return height, width, channels
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Arithmetic(Operator):
+    """An operator that ends in ``clip(round_half_even(real) + zero_point, lo, hi)``.
+
+    Parameters
+    ----------
+    zero_point : int
+        Of the output.
+    lo, hi : int
+        Output integers: ReLU, Clip and the type's range merged; ``lo <= hi``.
+    """
+
+    zero_point: int
+    lo: int
+    hi: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class MatrixProduct(Arithmetic):
+    """Convolution or linear layer: ``real = (sum_k x[k] * weights[n, k] + bias[n]) * multiplier[n]``, k over (kh, kw, c), c innermost.
+
+    A linear layer after a flattened image is a convolution whose kernel is the image. Padding inserts `padding`, the input's zero point;
+    `bias` has ``-padding * sum_k weights[n, k]`` folded in, so neither the sum nor its border needs another correction.
+
+    Parameters
+    ----------
+    window : Window
+    channels : int
+        Of the input.
+    filters : int
+        Channels of the output.
+    groups : int
+        Channel groups; filter n sees the ``channels / groups`` channels of its group.
+    padding : int
+        The input integer that padding inserts.
+    weights : int8, int16 or int32, shape (filters, kh, kw, channels / groups), or None
+        Zero point subtracted. None: only shapes are known.
+    bias : int64, shape (filters,), or None
+        In units of one product.
+    multiplier : float64, shape (filters,), or None
+        ``input scale * weight scale[n] / output scale``, positive.
+    """
+
+    window: Window
+    channels: int
+    filters: int
+    groups: int = 1
+    padding: int = 0
+    weights: NDArray[np.signedinteger] | None = None
+    bias: NDArray[np.int64] | None = None
+    multiplier: NDArray[np.float64] | None = None
+
+    @property
+    def reduction(self) -> int:
+        """Products per output of the dense layer: k."""
+        return self.window.taps * self.channels // self.groups
+
+    @property
+    def matrix(self) -> NDArray[np.signedinteger]:
+        """Weights as (filters, k)."""
+        if self.weights is None:
+            raise NetworkError(f"weights of {self.name} must be known, not shapes only")
+        return self.weights.reshape(self.filters, self.reduction)
+
+    def image(self, height: int, width: int, channels: int) -> tuple[int, int, int] | None:
+        """Output image for this input image."""
+        return (*self.window.positions(height, width), self.filters)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Sum(Arithmetic):
+    """Weighted sum of one or two tensors of equal shape: ``real = sum_i (x_i - zero_points[i]) * multipliers[i] + offset[c]``.
+
+    Two inputs are a residual addition; one is a ReLU, Clip or change of scale that stands alone.
+
+    Parameters
+    ----------
+    zero_points : tuple of int
+        Of the inputs.
+    multipliers : tuple of float
+        ``input scale / output scale``, positive.
+    offset : float64, shape (channels,), or None
+        Constant addend in output integers; None is 0.
+    """
+
+    zero_points: tuple[int, ...]
+    multipliers: tuple[float, ...]
+    offset: NDArray[np.float64] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class MaxPool(Arithmetic):
+    """Largest element of each window, padding ignored: ``real = (max x - input_zero) * multiplier``.
+
+    Parameters
+    ----------
+    window : Window
+    input_zero : int
+        Zero point of the input.
+    multiplier : float
+        ``input scale / output scale``.
+    """
+
+    window: Window
+    input_zero: int
+    multiplier: float
+
+    def image(self, height: int, width: int, channels: int) -> tuple[int, int, int] | None:
+        """Output image for this input image."""
+        return (*self.window.positions(height, width), channels)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class AveragePool(Arithmetic):
+    """Mean of each window: ``real = sum (x - input_zero) * multiplier / count``, padding holding `input_zero`.
+
+    Parameters
+    ----------
+    window : Window
+        Its pads include what ONNX's ceil_mode adds.
+    counted : tuple of int
+        Padding that counts in the divisor (top, left, bottom, right): all of ONNX's pads, or 0.
+    input_zero : int
+        Zero point of the input, which padding inserts.
+    multiplier : float
+        ``input scale / output scale``.
+    """
+
+    window: Window
+    counted: tuple[int, int, int, int]
+    input_zero: int
+    multiplier: float
+
+    def image(self, height: int, width: int, channels: int) -> tuple[int, int, int] | None:
+        """Output image for this input image."""
+        return (*self.window.positions(height, width), channels)
+
+    def counts(self, height: int, width: int) -> NDArray[np.int64]:
+        """Divisor at each window position, shape (rows, columns), for an input of this size."""
+
+        def along(axis: int, size: int, places: int) -> NDArray[np.int64]:
+            first = np.arange(places) * self.window.stride[axis] - self.window.pads[axis]
+            at = first[:, None] + np.arange(self.window.kernel[axis]) * self.window.dilation[axis]
+            inside: NDArray[np.bool_] = (at >= -self.counted[axis]) & (at < size + self.counted[axis + 2])
+            return inside.sum(axis=1, dtype=np.int64)
+
+        rows, columns = self.window.positions(height, width)
+        return np.outer(along(0, height, rows), along(1, width, columns))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class View(Operator):
+    """The same integers in another order or shape: ``x.transpose(before).reshape(shape).transpose(after)``, the batch axis apart.
+
+    Parameters
+    ----------
+    before, after : tuple of int
+        Axes of one sample.
+    shape : tuple of int
+        Of one sample, between the two transpositions.
+    """
+
+    before: tuple[int, ...]
+    shape: tuple[int, ...]
+    after: tuple[int, ...]
+
+    def image(self, height: int, width: int, channels: int) -> tuple[int, int, int] | None:
+        """None: only the number of elements is kept."""
+        return None
+
+    def apply(self, values: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Move a batch, shape (batch, *input shape)."""
+        moved = values.transpose(0, *(axis + 1 for axis in self.before)).reshape(len(values), *self.shape)
+        return moved.transpose(0, *(axis + 1 for axis in self.after))
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """Where a network meets its caller.
+
+    Parameters
+    ----------
+    name : str
+        Name of the ONNX graph input or output.
+    tensor : str
+        The tensor behind it.
+    real : bool
+        The caller's side holds real values, quantised or dequantised on the host; else integers.
+    """
+
+    name: str
+    tensor: str
+    real: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Network:
+    """Operators in execution order on named tensors, each written once before it is read.
+
+    Parameters
+    ----------
+    name : str
+    tensors : mapping of str to Tensor
+    operators : tuple of Operator
+    inputs, outputs : tuple of Port
+
+    Raises
+    ------
+    NetworkError
+        If a tensor is unknown, written twice or read too early, a name is used twice, or a shape does not follow from its operator.
+    """
+
+    name: str
+    tensors: Mapping[str, Tensor]
+    operators: tuple[Operator, ...]
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+
+    def __post_init__(self) -> None:
+        written = {port.tensor for port in self.inputs}
+        names: set[str] = set()
+        for operator in self.operators:
+            if operator.name in names:
+                raise NetworkError(f"operator name must be unique, not {operator.name!r} twice")
+            names.add(operator.name)
+            for tensor in operator.inputs:
+                if tensor not in written:
+                    raise NetworkError(f"inputs of {operator.name} must be written before, not {tensor!r}")
+            if operator.output not in self.tensors or operator.output in written:
+                raise NetworkError(f"output of {operator.name} must be a tensor written once, not {operator.output!r}")
+            written.add(operator.output)
+            output = self.tensors[operator.output]
+            for source in (self.tensors[tensor] for tensor in operator.inputs):
+                image = operator.image(*source.image)
+                if output.image != image if image else output.size != source.size:
+                    raise NetworkError(f"shape of {output.name!r} must follow from {operator.name} and {source.shape}, not {output.shape}")
+        for port in self.outputs:
+            if port.tensor not in written:
+                raise NetworkError(f"output {port.name!r} must be written by an operator, not {port.tensor!r}")
+
+    @property
+    def products(self) -> tuple[MatrixProduct, ...]:
+        """The matrix products, in order."""
+        return tuple(operator for operator in self.operators if isinstance(operator, MatrixProduct))
+
+    def gemm(self, product: MatrixProduct, batch: int = 1) -> tuple[int, int, int]:
+        """Dimensions (m, k, n) of a dense matrix product of one group: m output positions of the batch, k products each, n filters."""
+        height, width, _ = self.tensors[product.output].image
+        return batch * height * width, product.reduction, product.filters // product.groups
