@@ -6,6 +6,7 @@ keeps its min(N, g) elements of largest magnitude, ties to the lower index.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -192,7 +193,7 @@ def mask(w: NDArray[Any], pattern: Pattern, axis: int = -1) -> NDArray[np.bool_]
     """
     if w.ndim == 0:
         raise RangeError("w must be an array of one dimension or more, not a scalar")
-    if not (np.can_cast(w.dtype, np.int64) and w.dtype != np.bool_ or w.dtype in (np.float32, np.float64)):
+    if not ((np.can_cast(w.dtype, np.int64) and w.dtype != np.bool_) or w.dtype in (np.float32, np.float64)):
         raise RangeError(f"w must be of an integer type that int64 holds, float32 or float64, not {w.dtype}")
     if w.dtype.kind == "f" and not np.isfinite(w).all():
         raise RangeError("w must be finite, not infinite or NaN")
@@ -200,8 +201,8 @@ def mask(w: NDArray[Any], pattern: Pattern, axis: int = -1) -> NDArray[np.bool_]
         raise RangeError(f"axis must be in [{-w.ndim}, {w.ndim - 1}], not {axis!r}")
     lines = np.moveaxis(w.astype(np.int64) if w.dtype.kind == "u" else w, axis, -1)
     kept = np.zeros(lines.shape, np.bool_)
-    width = lines.shape[-1]
-    _mask(np.ascontiguousarray(lines).reshape(-1, width), pattern.n, pattern.m, kept.reshape(-1, width))
+    shape = (math.prod(lines.shape[:-1]), lines.shape[-1])
+    _mask(np.ascontiguousarray(lines).reshape(shape), pattern.n, pattern.m, kept.reshape(shape))
     return np.moveaxis(kept, -1, axis)
 
 
