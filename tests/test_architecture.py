@@ -1,0 +1,205 @@
+"""The layout as a test: who imports whom, every block's twins, and signatures that docstrings and README repeat."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import re
+import subprocess
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+from amaranth.lib import wiring
+
+from accel.sim import blocks
+from accel.sim.mutants import MUTANTS
+
+ROOT = Path(__file__).parents[1]
+
+# A module may import from its own entry's package and from every layer above it in this table.
+LAYERS = (
+    ("errors", "formats", "config", "presets", "lfsr", "isa", "functions", "jit"),  # the vocabulary
+    ("golden", "timing", "kernels"),
+    ("sparsity", "quant"),
+    ("graph",),
+    ("schedule",),
+    ("result", "engine"),
+    ("training",),
+    ("sim",),
+    ("reports",),
+    ("__init__",),
+    ("cli",),
+    ("__main__",),
+)
+LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+VOCABULARY = set(LAYERS[0])
+# Neighbours in a layer that know each other, in this direction only.
+SAME_LAYER = {(own, target) for own in VOCABULARY for target in VOCABULARY} | {("engine", "result")}
+# Distributions that a package must not reach; `accel` stands for everything that is neither rtl nor sim nor cli.
+FORBIDDEN = {
+    "accel": {"amaranth", "cocotb", "cocotb_tools", "matplotlib", "onnxruntime", "sklearn", "torch", "tests"},
+    "cli": {"amaranth", "cocotb", "cocotb_tools", "tests"},
+    "rtl": {"cocotb", "cocotb_tools", "numba", "numpy", "onnx", "tests"},
+    "sim": {"onnx", "onnxruntime", "sklearn", "tests"},
+}
+# Here every argument is documented, with its dtype, shape, range and unit; elsewhere one line may do.
+SPELLED_OUT = {"config", "engine", "formats", "golden", "isa", "kernels", "timing"}
+WITHOUT_TWIN = {"arithmetic"}  # what several golden models share; in RTL it is part of each block
+
+
+def sources() -> list[Path]:
+    """Return every module of the package, relative to it, as `golden/stce.py`."""
+    roots = {"": ROOT / "accel", "rtl": ROOT / "rtl", "sim": ROOT / "sim"}
+    found = {prefix / path.relative_to(root) for prefix, root in ((Path(p), r) for p, r in roots.items()) for path in root.rglob("*.py")}
+    return sorted(found)
+
+
+@cache
+def tree(path: Path) -> ast.Module:
+    """Return the syntax tree of a module of the package."""
+    return ast.parse((ROOT / "accel" / path).read_text())
+
+
+def layer(path: Path) -> str:
+    """Return the entry of LAYERS (or `rtl`) that a module belongs to."""
+    return path.parts[0].removesuffix(".py")
+
+
+def imports(path: Path) -> Iterator[tuple[str, bool]]:
+    """Yield each imported module, dotted, and whether the import stands inside a function."""
+    functions = [node for node in ast.walk(tree(path)) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
+    inside = {id(child) for function in functions for child in ast.walk(function)}
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, id(node) in inside) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            home = ".".join(("accel", *path.parts)[: -node.level]) + "." if node.level else ""
+            module = f"{home}{node.module or ''}".rstrip(".")
+            names = [f"accel.{alias.name}" for alias in node.names] if module == "accel" else [module]
+            yield from ((name, id(node) in inside) for name in names)
+
+
+def offences(path: Path) -> Iterator[str]:
+    """Yield each import of a module that the tables forbid."""
+    own = layer(path)
+    group = own if own in FORBIDDEN else "accel"
+    for name, inside in imports(path):
+        package, _, rest = name.partition(".")
+        if package in FORBIDDEN[group] or package in {"rtl", "sim"}:
+            yield name
+        if package != "accel":
+            continue
+        target = rest.partition(".")[0]
+        target = target if target in LEVEL or target == "rtl" else "__init__"
+        if own == "rtl":
+            allowed = target in VOCABULARY | {"rtl"}
+        elif target == "rtl":
+            allowed = own == "sim" or (own == "cli" and inside)
+        elif own == "cli" and target in {"sim", "reports"}:
+            allowed = inside
+        else:
+            allowed = target == own or LEVEL[target] < LEVEL[own] or (own, target) in SAME_LAYER
+        if not allowed:
+            yield name
+
+
+@pytest.mark.parametrize("path", sources(), ids=str)
+def test_imports_point_downwards(path):
+    """No module reaches its own level or above, rtl knows the vocabulary alone, and only sim knows both sides."""
+    assert layer(path) in LEVEL or layer(path) == "rtl", f"LAYERS must list {layer(path)}"
+    assert not list(offences(path))
+
+
+def public(path: Path) -> Iterator[ast.FunctionDef | ast.ClassDef]:
+    """Yield the public functions and classes at a module's top level; tests inside a simulator are not an interface."""
+    for node in tree(path).body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
+            yield node
+
+
+def arguments(function: ast.FunctionDef) -> list[ast.arg]:
+    """Return what a function takes, in the order of its signature."""
+    given = function.args
+    listed = [*given.posonlyargs, *given.args, given.vararg, *given.kwonlyargs, given.kwarg]
+    return [arg for arg in listed if arg is not None and arg.arg not in {"self", "cls"}]
+
+
+def signature(node: ast.FunctionDef | ast.ClassDef) -> list[str]:
+    """Return the names a call of a function or class takes; a dataclass takes its annotated fields."""
+    for function in [node, *node.body]:
+        if isinstance(function, ast.FunctionDef) and function.name in {node.name, "__init__"}:
+            return [arg.arg for arg in arguments(function)]
+    marks = " ".join(ast.unparse(mark) for mark in (*node.decorator_list, *getattr(node, "bases", [])))
+    if "dataclass" not in marks and "NamedTuple" not in marks:
+        return []
+    fields = [child for child in node.body if isinstance(child, ast.AnnAssign) and "init=False" not in ast.unparse(child)]
+    return [ast.unparse(field.target) for field in fields if "ClassVar" not in ast.unparse(field.annotation)]
+
+
+def documented(node: ast.FunctionDef | ast.ClassDef) -> list[str]:
+    """Return the names under `Parameters` in a numpydoc docstring."""
+    section = re.search(r"^Parameters\n-+\n(.*?)(?=^\S[^\n]*\n-+$|\Z)", ast.get_docstring(node) or "", re.DOTALL | re.MULTILINE)
+    if section is None:
+        return []
+    entries = [line.partition(" :")[0] for line in section[1].splitlines() if line and not line[0].isspace()]
+    return [name for entry in entries for name in re.split(r",\s*\**", entry.lstrip("*"))]
+
+
+@pytest.mark.parametrize("path", sources(), ids=str)
+def test_docstrings_name_the_arguments(path):
+    """A `Parameters` section lists exactly the signature, in its order; what is not plain from one line has such a section."""
+    stated = {node.name: documented(node) for node in public(path) if documented(node) or layer(path) in SPELLED_OUT}
+    assert stated == {node.name: signature(node) for node in public(path) if node.name in stated}
+
+
+@pytest.mark.parametrize("path", [path for path in sources() if layer(path) != "rtl"], ids=str)
+def test_public_functions_are_typed(path):
+    """Kernels may be bare for mypy, so it is checked here that public functions are annotated."""
+    functions = [node for node in public(path) if isinstance(node, ast.FunctionDef)]
+    bare = [node.name for node in functions if node.returns is None or any(arg.annotation is None for arg in arguments(node))]
+    assert not bare
+
+
+@pytest.mark.parametrize("block", blocks.BLOCKS)
+def test_block_has_its_five_places(block):
+    """Golden function, timing, RTL class, bench and tests of a block bear its name, and its bench catches planted bugs."""
+    for package in ("golden", "timing"):
+        assert callable(getattr(importlib.import_module(f"accel.{package}.{block}"), block))
+    component = getattr(importlib.import_module(f"accel.rtl.{block}"), block.title().replace("_", ""))
+    assert inspect.isclass(component)
+    assert issubclass(component, wiring.Component)
+    assert (ROOT / "sim" / f"tb_{block}.py").is_file()
+    assert (ROOT / "tests" / f"test_{block}.py").is_file()
+    assert len(MUTANTS[block]) >= 5
+
+
+@pytest.mark.parametrize("package", ["accel/golden", "accel/timing"])
+def test_model_has_its_hardware(package):
+    """Every golden model and every timing is that of a registered block."""
+    models = {path.stem for path in (ROOT / package).glob("*.py")} - {"__init__"} - WITHOUT_TWIN
+    assert models == set(blocks.BLOCKS)
+
+
+def test_benches_are_registered():
+    """No bench and no set of mutants is left out of the registry."""
+    assert {path.stem.removeprefix("tb_") for path in (ROOT / "sim").glob("tb_*.py")} == set(blocks.BLOCKS) == set(MUTANTS)
+
+
+def test_readme_shows_the_registry():
+    """README's block table is the output of `python -m accel.sim.blocks`."""
+    shown = re.search(r"<!-- blocks -->\n(.*?)<!-- end -->", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert shown is not None
+    assert shown[1].strip() == blocks.table().strip()
+
+
+def test_no_path_of_a_machine():
+    """No tracked text names a directory of the machine it was written on."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode:
+        pytest.skip("not a git checkout: there is no list of tracked files")
+    pattern = re.compile(rb"/(?:work|root|home|Users)" + rb"/\w")
+    named = [name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file() and pattern.search((ROOT / name).read_bytes())]
+    assert not named
