@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 STEP_BITS = 24  # our choice: a tile lasts at most 2**24 - 1 steps
 ROW_BITS = 24  # our choice: a post-processing or vector job covers at most 2**24 - 1 rows
@@ -111,3 +112,19 @@ class Post:
     lo: int
     hi: int
     rounding: str = "half_even"
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """Hardware loop: `body` is run `count` times.
+
+    Parameters
+    ----------
+    count : int
+        1 or more.
+    body : tuple
+        Instructions, jobs or loops.
+    """
+
+    count: int
+    body: tuple[Any, ...]
