@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory) -> Path:
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Build the wheel from a copy of the sources: a leftover `build/` would add modules that are gone."""
     tree, out = tmp_path_factory.mktemp("tree"), tmp_path_factory.mktemp("wheel")
     for name in ("accel", "rtl", "sim"):
@@ -26,7 +26,8 @@ def wheel(tmp_path_factory) -> Path:
         shutil.copy(ROOT / name, tree)
     build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", out, tree]
     subprocess.run(build, check=True)
-    return next(out.glob("accel-*-py3-none-any.whl"))
+    (built,) = out.glob("accel-*-py3-none-any.whl")
+    return built
 
 
 def test_wheel_holds_one_package(wheel):
