@@ -8,7 +8,16 @@ from enum import Enum
 from accel.errors import RangeError
 
 
-class Rounding(Enum):
+class _Coded(Enum):
+    """Rule whose members are counted in the order of their definition."""
+
+    @property
+    def code(self) -> int:
+        """Count that stands for the member in kernels and instructions."""
+        return list(type(self)).index(self)
+
+
+class Rounding(_Coded):
     """How the bits below the kept least significant bit are dropped."""
 
     FLOOR = "floor"
@@ -18,10 +27,10 @@ class Rounding(Enum):
     HALF_EVEN = "half_even"
     """The nearest integer; ties go to the even one."""
     STOCHASTIC = "stochastic"
-    """floor(x + u), u a word of the LFSR read as a fraction in [0, 1)."""
+    """floor(x + word / 2**32), word one word of the LFSR: x rounds up with a chance of its fraction, to 32 bits."""
 
 
-class Overflow(Enum):
+class Overflow(_Coded):
     """How a value outside its format is brought back into it."""
 
     SATURATE = "saturate"
