@@ -1,0 +1,59 @@
+"""Verilog of a component, each distinct module once and equal text for equal components."""
+
+import re
+
+from amaranth.back import verilog
+from amaranth.lib import wiring
+
+MODULE = re.compile(r"^module (\S+) ?\((.*?)\);\n(.*?)^endmodule\n", re.M | re.S)
+INSTANCE = re.compile(r"^  (\S+) +(?=\S+ +\($)", re.M)
+GUARD = re.compile(r"\\\$auto\$verilog_backend\S*")
+WORD = re.compile(r"^    (\S+ ?)\[0\] = (\S+;)\n(?:    \1\[\d+\] = \2\n)+", re.M)
+
+
+def emit(component: wiring.Component, name: str) -> str:
+    """Return the Verilog of `component` as the module `name`.
+
+    Amaranth writes one module per instance; modules of equal text are merged here, which makes an array of R x C processing
+    elements cost a handful of modules. Equal memory words are initialised in a loop.
+
+    Parameters
+    ----------
+    component : wiring.Component
+        What to convert.
+    name : str
+        Name of the top module; the others begin with it.
+
+    Returns
+    -------
+    str
+        Verilog-2001 text, the top module first.
+    """
+    return _merge(verilog.convert(component, name=name, emit_src=False))
+
+
+def _merge(text: str) -> str:
+    """Merge equal modules, to a fixpoint because parents become equal once their children are."""
+    modules = {}
+    for module, ports, body in MODULE.findall(text):
+        body, loops = WORD.subn(_fill, GUARD.sub("_start", body))
+        counter = "  integer _word;\n" if loops else ""
+        modules[module] = f"({', '.join(sorted(ports.split(', ')))});\n{counter}{body}endmodule\n"
+    merged = True
+    while merged:
+        first: dict[str, str] = {}
+        same = {module: first.setdefault(body, module) for module, body in modules.items()}
+        merged = len(first) < len(modules)
+        modules = {
+            module: INSTANCE.sub(lambda match: f"  {same.get(match[1], match[1])} ", body) for body, module in first.items()
+        }
+    names = {module: re.sub(r"\W+", "_", module).strip("_") for module in modules}
+    return "\n".join(
+        f"module {names[module]} " + INSTANCE.sub(lambda match: f"  {names.get(match[1], match[1])} ", body)
+        for module, body in modules.items()
+    )
+
+
+def _fill(words: re.Match[str]) -> str:
+    count = words[0].count("\n")
+    return f"    for (_word = 0; _word < {count}; _word = _word + 1)\n      {words[1]}[_word] = {words[2]}\n"

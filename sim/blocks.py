@@ -1,0 +1,59 @@
+"""Registry of the blocks that have Verilog and a bench."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from accel.config import AcceleratorConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One block: component ``accel.rtl.<name>``, bench ``accel.sim.tb_<name>``, mutants ``accel.sim.mutants.MUTANTS[name]``.
+
+    Parameters
+    ----------
+    name : str
+        As of the golden function; the component's class is its CamelCase.
+    summary : str
+        One line for the README.
+    varies : str
+        Configuration fields the block depends on, separated by spaces: what the long run varies.
+    takes : str
+        The field that the class takes instead of the whole configuration.
+    """
+
+    name: str
+    summary: str
+    varies: str
+    takes: str = ""
+
+    @property
+    def bench(self) -> str:
+        """Module of the bench."""
+        return f"accel.sim.tb_{self.name}"
+
+    def component(self, config: AcceleratorConfig) -> Any:
+        """Build the Amaranth component."""
+        module = import_module(f"accel.rtl.{self.name}")
+        cls = getattr(module, "".join(part.capitalize() for part in self.name.split("_")))
+        return cls(getattr(config, self.takes) if self.takes else config)
+
+    def verilog(self, config: AcceleratorConfig) -> str:
+        """Write the Verilog, top module named as the block."""
+        from accel.rtl.verilog import emit
+
+        return emit(self.component(config), self.name)
+
+
+ARRAY = "rows cols bundle port act_bits weight_bits acc_bits overflow mult_stages add_stages"
+
+BLOCKS = {
+    block.name: block
+    for block in (
+        Block("stce", "R x C array of `uspe`: output or weight stationary per tile, any N:M", ARRAY),
+        Block("accumulator", "partial sums that go once more through the array: one row in and one out per cycle", "cols acc_bits acc_rows"),
+    )
+}

