@@ -163,7 +163,8 @@ class Bench:
     async def reset(self) -> None:
         """Reset the block while its neighbours go on as they were, then silence them."""
         self.dut.rst.value = 1
-        await RisingEdge(self.dut.clk)
+        for _ in range(2):  # the first edge of a simulation comes before `rst` is driven
+            await RisingEdge(self.dut.clk)
         self.dut.rst.value = 0
         for port in self.streams_in:
             port.payload.value = 0
