@@ -57,3 +57,13 @@ BLOCKS = {
         Block("accumulator", "partial sums that go once more through the array: one row in and one out per cycle", "cols acc_bits acc_rows"),
     )
 }
+
+
+def table() -> str:
+    """Return the blocks as the README shows them, in Markdown."""
+    rows = [f"| [`{block.name}`](rtl/{block.name}.py) | {block.summary} |" for block in BLOCKS.values()]
+    return "\n".join(["| block | does |", "|---|---|", *rows])
+
+
+if __name__ == "__main__":
+    print(table())
