@@ -1,9 +1,18 @@
-"""Number rules of the datapath as combinational logic, shared by the blocks: overflow, rounding shift, clip."""
+"""Number rules of the datapath as combinational logic, shared by the blocks: overflow, rounding shift, clip, delay."""
 
 from amaranth import Cat, Module, Mux, Signal, Value
 
 from accel.config import AcceleratorConfig
 from accel.formats import Overflow
+
+
+def delay(m: Module, value: Value, cycles: int, name: str) -> Value:
+    """Return `value` as it was `cycles` clock edges ago; the registers hold data, so they are not reset."""
+    for stage in range(cycles):
+        held = Signal.like(value, name=f"{name}_{stage}", reset_less=True)
+        m.d.sync += held.eq(value)
+        value = held
+    return value
 
 
 def fits(value: Value, bits: int) -> Value:

@@ -5,6 +5,7 @@ from amaranth.lib import data
 
 from accel import isa
 from accel.config import AcceleratorConfig
+from accel.lfsr import WORD_BITS
 
 
 def bits_for(highest: int) -> int:
@@ -109,3 +110,13 @@ def result(config: AcceleratorConfig) -> data.StructLayout:
         "value": data.ArrayLayout(signed(config.act_bits), config.cols),
         "overflow": data.ArrayLayout(1, config.cols),
     })
+
+
+def words(config: AcceleratorConfig) -> data.ArrayLayout:
+    """One word of stochastic rounding per lane; `cols` lanes."""
+    return data.ArrayLayout(unsigned(WORD_BITS), config.cols)
+
+
+def draw(config: AcceleratorConfig) -> data.StructLayout:
+    """Lanes that take their word in a beat; `last` ends the tensor."""
+    return data.StructLayout({"take": data.ArrayLayout(1, config.cols), "last": 1})
