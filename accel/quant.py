@@ -9,9 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from accel.errors import RangeError
 from accel.formats import FixedFormat
-from accel.isa import SHIFT_BITS
-
-MAX_SHIFT = (1 << SHIFT_BITS) - 1
+from accel.golden.arithmetic import MAX_SHIFT
 
 
 class Multiplier(NamedTuple):
@@ -21,7 +19,7 @@ class Multiplier(NamedTuple):
     ----------
     mult : int64, any shape
         Unsigned multipliers.
-    shift : int64, same shape or a scalar
+    shift : int64, same shape
         Right shifts, 0 to 63 [bits].
     """
 
@@ -52,40 +50,18 @@ def nearest_multiplier(scale: ArrayLike, mult_bits: int) -> Multiplier:
     RangeError
         If an argument breaks its rule.
     """
+    if type(mult_bits) is not int or not 1 <= mult_bits < MAX_SHIFT:
+        raise RangeError(f"mult_bits must be an int in [1, {MAX_SHIFT - 1}], not {mult_bits!r}")
     scales = _scales(scale)
-    shift = _greatest_shift(scales, mult_bits)
-    mult = _scaled(scales, shift)
+    fraction, exponent = np.frexp(scales)
+    carried = np.rint(np.ldexp(fraction, mult_bits)) == 2.0**mult_bits  # all ones and more than half: one bit longer once rounded
+    shift = np.minimum(mult_bits - exponent.astype(np.int64) - carried, MAX_SHIFT)
+    if (shift < 0).any():
+        raise RangeError(f"scale must be below 2**{mult_bits} - 1/2, not {scales.max()}")
+    mult = np.rint(np.ldexp(scales, shift)).astype(np.int64)
     if not mult.all():
-        raise RangeError(f"scale must be above 2**-{MAX_SHIFT + 1}, not {scales[mult == 0].min()!s}")
-    return Multiplier(mult, shift)
-
-
-def common_multiplier(scale: ArrayLike, mult_bits: int) -> Multiplier:
-    """Find multipliers over one common shift, so that terms of several scales add up exactly before the only rounding.
-
-    The shift is the greatest at which every ``mult = round_half_even(scale * 2**shift)`` still fits. The error of each scale is at most
-    ``2**-(shift + 1)``, which is at most the greatest scale divided by ``2**mult_bits - 1/2`` where shift < 63.
-
-    Parameters
-    ----------
-    scale : float, any shape but empty
-        Scales, above 0 and below ``2**mult_bits - 1/2``.
-    mult_bits : int
-        Width of the multipliers [bits], 1 to 62.
-
-    Returns
-    -------
-    Multiplier
-        mult of the shape of `scale`, in ``[0, 2**mult_bits)``; a scalar shift.
-
-    Raises
-    ------
-    RangeError
-        If an argument breaks its rule.
-    """
-    scales = _scales(scale)
-    shift = _greatest_shift(scales.max(), mult_bits)
-    return Multiplier(_scaled(scales, shift), shift)
+        raise RangeError(f"scale must be above 2**-{MAX_SHIFT + 1}, not {scales.min()}")
+    return Multiplier(np.asarray(mult), np.asarray(shift))
 
 
 def quantise(x: NDArray[Any], scale: ArrayLike, zero_point: ArrayLike, format: FixedFormat, axis: int | None = None) -> NDArray[np.int64]:
@@ -178,22 +154,6 @@ def _scales(scale: ArrayLike) -> NDArray[np.float64]:
     if wrong.size:
         raise RangeError(f"scale must be positive and finite, not {wrong[0]}")
     return scales
-
-
-def _greatest_shift(scales: NDArray[np.float64], mult_bits: int) -> NDArray[np.int64]:
-    """Greatest shift at which the rounded scale stays below 2**mult_bits."""
-    if type(mult_bits) is not int or not 1 <= mult_bits < MAX_SHIFT:
-        raise RangeError(f"mult_bits must be an int in [1, {MAX_SHIFT - 1}], not {mult_bits!r}")
-    fraction, exponent = np.frexp(scales)
-    carried = np.rint(np.ldexp(fraction, mult_bits)) == 2.0**mult_bits  # all ones, rounded up
-    shift = mult_bits - exponent.astype(np.int64) - carried
-    if (shift < 0).any():
-        raise RangeError(f"scale must be below 2**{mult_bits} - 1/2, not {scales.max()}")
-    return np.asarray(np.minimum(shift, MAX_SHIFT))
-
-
-def _scaled(scales: NDArray[np.float64], shift: NDArray[np.int64]) -> NDArray[np.int64]:
-    return np.asarray(np.rint(np.ldexp(scales, shift)), np.int64)
 
 
 def _along(parameter: ArrayLike, x: NDArray[Any], axis: int | None) -> NDArray[Any]:

@@ -6,7 +6,7 @@ from itertools import product
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -56,7 +56,6 @@ def test_codes_exhaustively(pattern):
         assert (values.tolist(), positions.tolist()) == expected
 
 
-@settings(deadline=None)
 @given(matrices(), patterns)
 def test_codes_of_every_type(case, pattern):
     w, taps, channels = case
@@ -68,7 +67,6 @@ def test_codes_of_every_type(case, pattern):
     assert codes.values.shape == (len(w), taps * pattern.pairs(channels))
 
 
-@settings(deadline=None)
 @given(matrices(elements=st.integers(0, 2)), patterns)
 def test_decode_undoes_encode(case, pattern):
     """What comes back is the pruned matrix, and encoding that loses nothing."""
@@ -80,7 +78,6 @@ def test_decode_undoes_encode(case, pattern):
     assert back.dtype == lines.dtype == w.dtype
 
 
-@settings(deadline=None)
 @given(
     hnp.arrays(st.sampled_from([np.int8, np.float32, np.float64]), hnp.array_shapes(max_dims=4, min_side=0), elements=st.integers(-3, 3)),
     patterns,
@@ -105,7 +102,6 @@ def test_ties_and_extremes():
     assert mask(np.array([2**32 - 1, 2**31], np.uint32), Pattern(1, 2)).tolist() == [True, False]
 
 
-@settings(deadline=None)
 @given(st.integers(1, 4), st.integers(1, 80), st.integers(1, MAX_M), st.data())
 def test_bundles(taps, channels, bundle, data):
     """Bundles hold whole groups of one tap, as many as the rule says, and every element once."""
@@ -126,7 +122,6 @@ def test_bundles(taps, channels, bundle, data):
     assert cut.depth == taps * pattern.pairs(channels)
 
 
-@settings(deadline=None)
 @given(matrices(), patterns)
 def test_offsets_lie_in_their_bundle(case, pattern):
     w, taps, channels = case
@@ -140,7 +135,6 @@ def test_offsets_lie_in_their_bundle(case, pattern):
             assert cut.start[bundle] + index == column
 
 
-@settings(deadline=None)
 @given(matrices(elements=st.sampled_from([0, 0, 0, 1])), st.lists(patterns, max_size=6))
 def test_detect(case, candidates):
     w, taps, channels = case

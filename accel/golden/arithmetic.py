@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from accel.errors import RangeError
 from accel.formats import FixedFormat, Overflow, Rounding
+from accel.golden import checks
 from accel.isa import SHIFT_BITS
 from accel.jit import kernel
 from accel.lfsr import WORD_BITS, WORD_MASK
@@ -82,8 +83,7 @@ def overflow(value: NDArray[np.int64], format: FixedFormat, rule: Overflow, shif
     RangeError
         If an argument breaks its rule.
     """
-    if type(shift) is not int or not 0 <= shift <= MAX_SHIFT:
-        raise RangeError(f"shift must be an int in [0, {MAX_SHIFT}], not {shift!r}")
+    checks.integer("shift", shift, 0, MAX_SHIFT)
     out = _operand("value", value, value.shape)
     flag = np.empty(value.shape, np.bool_)
     _overflow_each(out, shift, format.lo, format.hi, rule is Overflow.WRAP, flag.reshape(-1))
@@ -166,11 +166,9 @@ def requantise(
     """
     if rounding is Rounding.STOCHASTIC:
         raise RangeError(f"rounding must be floor, half_up or half_even, not {rounding.value}")
-    for name, value in (("zero_point", zero_point), ("lo", lo), ("hi", hi)):
-        if type(value) is not int or not _TENSOR[0] <= value <= _TENSOR[1]:
-            raise RangeError(f"{name} must be an int in [{_TENSOR[0]}, {_TENSOR[1]}], not {value!r}")
-    if lo > hi:
-        raise RangeError(f"lo must be at most hi ({hi}), not {lo}")
+    checks.integer("zero_point", zero_point, *_TENSOR)
+    checks.integer("hi", hi, *_TENSOR)
+    checks.integer("lo", lo, _TENSOR[0], hi)
     out = _operand("acc", acc, acc.shape)
     biases = _operand("bias", bias, acc.shape)
     mults = _operand("mult", mult, acc.shape, lo=0)
@@ -186,10 +184,7 @@ def requantise(
 def _operand(name: str, value: ArrayLike, shape: tuple[int, ...], lo: int = _INT64[0], hi: int = _INT64[1]) -> NDArray[np.int64]:
     """Check an operand and lay it out as a fresh line of one integer per result."""
     array = np.asarray(value)
-    if array.dtype != np.int64:
-        raise RangeError(f"{name} must be int64, not {array.dtype}")
-    if array.size and not lo <= array.min() <= array.max() <= hi:
-        raise RangeError(f"{name} must be in [{lo}, {hi}], not {array.min()}..{array.max()}")
+    checks.integers(name, array, array.shape, lo, hi)
     try:
         return np.broadcast_to(array, shape).flatten()
     except ValueError:
