@@ -1,0 +1,227 @@
+"""Run a network on a modelled accelerator: exact values, and cycles by cause."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from accel import presets, sparsity
+from accel.config import AcceleratorConfig
+from accel.errors import NetworkError, RangeError
+from accel.golden.postprocess import Params, postprocess
+from accel.golden.stce import stce
+from accel.golden.vector import vector
+from accel.graph.network import MatrixProduct, Network, View
+from accel.isa import ROW_BITS, Source
+from accel.result import CAUSES, LayerResult, Result
+from accel.schedule.gemm import schedule
+from accel.schedule.lower import Layer, Product, Reduction, Requantisation, dense, lower, operands, store
+from accel.sparsity import Codes, Pattern
+from accel.timing.postprocess import STAGES as POST_STAGES
+from accel.timing.vector import vector as vector_cycles
+
+CHUNK = 1 << 22  # our choice: elements of the largest operand matrix held at once, 32 MiB of int64
+
+Integers = NDArray[np.int64]
+
+
+def simulate(
+    network: Network,
+    config: AcceleratorConfig | str | Path,
+    inputs: Mapping[str, ArrayLike] | ArrayLike | None = None,
+    *,
+    batch: int = 1,
+    pattern: Pattern | str | None = None,
+    keep: bool = False,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> Result:
+    """Run a network on an accelerator: every output bit if there are inputs, and the cycles of each layer.
+
+    Cycles are those of array, vector unit and post-processor; they exclude memory, and depend on shapes and patterns alone.
+
+    Parameters
+    ----------
+    network : Network
+    config : AcceleratorConfig, str or Path
+        The accelerator, the name of a preset or a YAML file.
+    inputs : mapping of str to array, or array, shape (samples, *ONNX shape), optional
+        Network inputs by name; an array alone where there is one input. A real input is quantised on the host, any other holds ONNX's
+        integers. `samples` is a multiple of `batch`. Without inputs only shapes are used, and no activation exists.
+    batch : int
+        Samples taken at once, 1 or more; they multiply the rows m of every layer.
+    pattern : Pattern or str, optional
+        N:M that the eligible layers run at, pruned to it, all others being dense; ``"dense"`` runs every layer dense. Without it each layer
+        runs at the sparsest pattern its weights obey.
+    keep : bool
+        Keep every tensor, not the outputs only.
+    progress : callable, optional
+        Called with (parts done, parts in all, what is next).
+
+    Returns
+    -------
+    Result
+
+    Raises
+    ------
+    ConfigError
+        If there is no such configuration.
+    NetworkError
+        If a layer does not fit the accelerator. The message names the layer.
+    RangeError
+        If another argument breaks its rule.
+    """
+    config = config if isinstance(config, AcceleratorConfig) else presets.load(config)
+    if type(batch) is not int or not 1 <= batch < 1 << ROW_BITS:
+        raise RangeError(f"batch must be an int in [1, {(1 << ROW_BITS) - 1}], not {batch!r}")
+    samples = {} if inputs is None else _samples(network, inputs, batch)
+    asked = _pattern(pattern, config)
+    layers = lower(network, config, batch=batch, pattern=asked)
+    tell = progress or (lambda done, total, label: None)
+    values: dict[str, Integers] = {}
+    overflowed: dict[str, int] = {}
+    if samples:
+        kept = set(network.tensors) if keep else {port.tensor for port in network.outputs}
+        values, overflowed = _run(config, layers, samples, kept, tell)
+    return Result(
+        network=network.name,
+        config=config,
+        batch=batch,
+        layers=tuple(_cost(config, layer, asked, overflowed.get(layer.operator.name)) for layer in layers),
+        outputs={port.name: network.tensors[port.tensor].to_onnx(values[port.tensor]) for port in network.outputs if values},
+        formats={port.name: network.tensors[port.tensor] for port in network.outputs},
+        tensors=values if keep else {},
+    )
+
+
+class _Values(NamedTuple):
+    """What a run over all samples leaves."""
+
+    tensors: dict[str, Integers]
+    overflowed: dict[str, int]
+
+
+def _pattern(pattern: Pattern | str | None, config: AcceleratorConfig) -> Pattern | None:
+    if not isinstance(pattern, str):
+        return pattern
+    return dense(config) if pattern == "dense" else Pattern.parse(pattern)
+
+
+def _samples(network: Network, inputs: Mapping[str, ArrayLike] | ArrayLike, batch: int) -> dict[str, Integers]:
+    """Bring the caller's arrays into integers, samples first, channels last."""
+    names = [port.name for port in network.inputs]
+    given = inputs if isinstance(inputs, Mapping) else {names[0]: inputs}
+    if set(given) != set(names):
+        raise RangeError(f"inputs must be {', '.join(names)}, not {', '.join(map(str, given)) or 'none'}")
+    samples = {}
+    for port in network.inputs:
+        tensor = network.tensors[port.tensor]
+        samples[port.tensor] = tensor.quantise(given[port.name]) if port.real else tensor.from_onnx(given[port.name])
+    counts = sorted({len(array) for array in samples.values()})
+    if len(counts) > 1 or not counts[0] or counts[0] % batch:
+        raise RangeError(f"inputs must all hold the same multiple of batch ({batch}) samples, not {' and '.join(map(str, counts))}")
+    return samples
+
+
+def _run(
+    config: AcceleratorConfig,
+    layers: tuple[Layer, ...],
+    samples: dict[str, Integers],
+    kept: set[str],
+    tell: Callable[[int, int, str], None],
+) -> _Values:
+    """Compute all samples, as many at once as CHUNK allows: samples do not depend on each other."""
+    for layer in layers:
+        for job in layer.jobs:
+            if isinstance(job, Product):
+                _known(layer, job)  # before any work
+    count = len(next(iter(samples.values())))
+    size = max(1, CHUNK // max((job.elements for layer in layers for job in layer.jobs), default=1))
+    starts = range(0, count, size)
+    parts: dict[str, list[Integers]] = {name: [] for name in kept}
+    overflowed = dict.fromkeys((layer.operator.name for layer in layers), 0)
+    for chunk, start in enumerate(starts):
+        values = {name: array[start : start + size] for name, array in samples.items()}
+        for i, layer in enumerate(layers):
+            tell(chunk * len(layers) + i, len(starts) * len(layers), layer.operator.name)
+            result, lost = _layer(config, layer, [values[name] for name in layer.operator.inputs])
+            values[layer.operator.output] = result
+            overflowed[layer.operator.name] += lost
+        for name in kept:
+            parts[name].append(values[name])
+    tell(len(starts) * len(layers), len(starts) * len(layers), "done")
+    return _Values({name: np.concatenate(arrays) for name, arrays in parts.items()}, overflowed)
+
+
+def _known(layer: Layer, job: Product) -> tuple[Codes, Requantisation]:
+    """Return what values need and shapes do not."""
+    if job.codes is None or job.post is None:
+        raise NetworkError(f"weights of {layer.operator.name} must be known where inputs are given, not shapes only")
+    return job.codes, job.post
+
+
+def _layer(config: AcceleratorConfig, layer: Layer, inputs: list[Integers]) -> tuple[Integers, int]:
+    """Compute one layer; return its output and how many of its sums overflowed."""
+    if isinstance(layer.operator, View):
+        return layer.operator.apply(inputs[0]), 0
+    output = np.empty((len(inputs[0]), *layer.output.shape), np.int64)
+    overflowed = 0
+    for job in layer.jobs:
+        x = operands(layer, job, inputs)
+        if isinstance(job, Product):
+            codes, post = _known(layer, job)
+            source = Source.ARRAY
+            acc, overflow = stce(config, x, codes.values.astype(np.int64), codes.positions)
+        else:
+            post, source = job.post, Source.VECTOR
+            acc, overflow = vector(config, job.instruction(len(x)), x.reshape(-1, job.n))
+        params = Params(post.bias[None], post.mult[None], post.shift[None])
+        store(job, postprocess(config, post.instruction(source, len(x)), params, acc, overflow).value, output)
+        overflowed += int(np.count_nonzero(overflow))
+    return output, overflowed
+
+
+def _cost(config: AcceleratorConfig, layer: Layer, asked: Pattern | None, overflowed: int | None) -> LayerResult:
+    """Count the cycles of one layer and what they were spent on."""
+    operator = layer.operator
+    told = LayerResult(name=operator.name, operator=operator.kind, stage="FF", m=0, k=0, n=0, overflowed=overflowed)
+    first = layer.jobs[0] if layer.jobs else None
+    elements = config.rows * config.cols
+    if isinstance(first, Product) and isinstance(operator, MatrixProduct):
+        groups = operator.groups  # all of one shape
+        tiles = schedule(config, first.m, first.n, first.taps, first.channels, first.pattern)
+        causes = Counter({cause: groups * slots for cause, slots in tiles.causes.items()})
+        causes["drain"] += groups * elements * POST_STAGES
+        storage = sparsity.storage_bits(operator.filters, first.taps, first.channels, first.pattern, config.weight_bits)
+        weights = operator.weights
+        return dataclasses.replace(
+            told,
+            m=first.m,
+            k=first.k,
+            n=first.n,
+            groups=groups,
+            dataflow=tiles.dataflow.value,
+            pattern=str(first.pattern),
+            macs_dense=groups * first.m * first.k * first.n,
+            macs_executed=groups * tiles.macs,
+            cycles=groups * (tiles.cycles + POST_STAGES),
+            causes={cause: causes[cause] for cause in CAUSES},
+            runner_up=None if tiles.runner_up is None else groups * (tiles.runner_up + POST_STAGES),
+            weight_bits=storage.values,
+            index_bits=storage.indices,
+            energy_removed=None
+            if asked is None or weights is None
+            else sparsity.energy_removed(weights, sparsity.prune(weights, first.pattern)),
+        )
+    if isinstance(first, Reduction):
+        jobs = [job for job in layer.jobs if isinstance(job, Reduction)]
+        lanes = -(-first.n // config.cols)
+        cycles = vector_cycles(config, [job.instruction(job.m * lanes) for job in jobs]) + POST_STAGES
+        vector_slots = dict.fromkeys(CAUSES, 0) | {"vector": elements * cycles}
+        return dataclasses.replace(told, m=sum(job.m for job in jobs), k=first.beats, n=first.n, cycles=cycles, causes=vector_slots)
+    return told
