@@ -8,6 +8,9 @@ from amaranth.lib import wiring
 MODULE = re.compile(r"^module (\S+) ?\((.*?)\);\n(.*?)^endmodule\n", re.M | re.S)
 INSTANCE = re.compile(r"^  (\S+) +(?=\S+ +\($)", re.M)
 GUARD = re.compile(r"\\\$auto\$verilog_backend\S*")
+# Yosys starts every `always @*` once through a variable with an initial value, but in Verilog-2005 and later that is no event. A
+# non-blocking assignment is one, and comes after every process waits.
+START = re.compile(r"^  reg _start  = 0;$", re.M)
 WORD = re.compile(r"^    (\S+ ?)\[0\] = (\S+;)\n(?:    \1\[\d+\] = \2\n)+", re.M)
 
 
@@ -36,7 +39,7 @@ def _merge(text: str) -> str:
     """Merge equal modules, to a fixpoint because parents become equal once their children are."""
     modules = {}
     for module, ports, body in MODULE.findall(text):
-        body, loops = WORD.subn(_fill, GUARD.sub("_start", body))
+        body, loops = WORD.subn(_fill, START.sub("  reg _start;\n  initial _start <= 1'b0;", GUARD.sub("_start", body)))
         counter = "  integer _word;\n" if loops else ""
         modules[module] = f"({', '.join(sorted(ports.split(', ')))});\n{counter}{body}endmodule\n"
     merged = True
