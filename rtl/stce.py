@@ -70,18 +70,26 @@ class Front(wiring.Component):
         stages, depth = config.add_stages, config.result_rows
 
         # Two places: the waiting tile loads its stationary pairs, the running tile steps.
-        waiting, waits, loaded = Signal(shapes.tile(config)), Signal(), Signal(unsigned(shapes.bits_for(config.rows)))
-        running, runs = Signal(shapes.tile(config)), Signal()
-        left, fresh, slot = Signal.like(running.steps), Signal(), Signal(range(stages))
+        waiting = Signal(shapes.tile(config))
+        waits = Signal()
+        loaded = Signal(unsigned(shapes.bits_for(config.rows)))
+        running = Signal(shapes.tile(config))
+        runs = Signal()
+        left = Signal(running.steps.shape())
+        fresh = Signal()
+        slot = Signal(word.slot.shape())
         chunk = Signal(unsigned(shapes.bits_for(config.beats - 1)))
         # Results: rows on their way south, one each cycle, and room for more in the buffer.
         draining = Signal(range(config.rows * stages + 1))
-        drain_row, drain_slot = Signal.like(word.inject_row), Signal.like(word.inject_slot)
+        drain_row = Signal(word.inject_row.shape())
+        drain_slot = Signal(word.inject_slot.shape())
         room = Signal(range(depth + 1), init=depth)
 
         group_starts, group_ends, last_group = slot == 0, slot == stages - 1, left == 1
         claims = Signal(range(config.rows * stages + 1))
-        issue, loads, bundle_ends = Signal(), Signal(), Signal()
+        issue = Signal()
+        loads = Signal()
+        bundle_ends = Signal()
         m.d.comb += bundle_ends.eq(self.west_valid & self.west_end)
         with m.If(running.ws):
             m.d.comb += loads.eq(1)
@@ -96,10 +104,12 @@ class Front(wiring.Component):
                 runs & self.north_valid & (~loads | bundle_ends) & (room >= claims) & (~drains | (draining <= stages)))
 
         # Stationary pairs pass through the running tile's rows: not while it takes pairs itself or has still to swap.
-        take, last_take = Signal(), loaded == waiting.rows - 1
+        take = Signal()
+        last_take = loaded == waiting.rows - 1
         m.d.comb += take.eq(
             waits & waiting.ws & (loaded != waiting.rows) & self.north_valid & ~(runs & ~running.ws) & ~(runs & fresh & ~issue))
-        done, start = Signal(), Signal()
+        done = Signal()
+        start = Signal()
         m.d.comb += done.eq(issue & last_group & (running.ws | group_ends))
         m.d.comb += start.eq(waits & (~waiting.ws | (loaded == waiting.rows) | (take & last_take)) & (~runs | done))
 
@@ -199,7 +209,9 @@ class Edge(wiring.Component):
         take, inject = now.take & (now.take_row == 0), now.inject & (now.inject_row == 0)
 
         # Rows of one group share a bundle: the first of them has its own, the others take the row above's.
-        next_own, own, next_active = Signal(), Signal(), Signal()
+        own = Signal()
+        next_own = Signal()
+        next_active = Signal()
         with m.If(now.swap):
             m.d.sync += [own.eq(next_own), next_own.eq(0), next_active.eq(0)]
         with m.If(take):
@@ -289,7 +301,7 @@ class Stce(wiring.Component):
         ]
 
         # West edge: row r is hop * r cycles late.
-        control, above = front.word, Const(0, shapes.bundle(config))
+        control, above = front.word, shapes.bundle(config).const({})
         east_bundle, east_tags = [], []
         for r in range(rows):
             edge = Edge(config)

@@ -151,8 +151,30 @@ def _rolled(total: int, size: int, make) -> list:
     return loops + (list(make(rest)) if rest else [])
 
 
-def _beats(config: AcceleratorConfig, size) -> np.ndarray:
-    return -(-size // config.port)
+def feed(config: AcceleratorConfig, cut: Bundles, tile: Tile, pair: int) -> Feed:
+    """Say how the activations of a tile arrive whose first pair is pair number `pair` of the reduction.
+
+    Parameters
+    ----------
+    config : AcceleratorConfig
+    cut : Bundles
+        The reduction.
+    tile : Tile
+    pair : int
+        An output-stationary tile starts with a bundle.
+
+    Returns
+    -------
+    Feed
+    """
+    pairs = tile.steps if tile.dataflow is Dataflow.OS else tile.rows
+    ends = cut.pairs.cumsum()
+    held = slice(int(np.searchsorted(ends, pair, "right")), int(np.searchsorted(ends, pair + pairs - 1, "right")) + 1)
+    beats = -(-cut.size[held] // config.port)
+    if tile.dataflow is Dataflow.WS:
+        return Feed(int(beats.max()))
+    span = np.maximum(config.add_stages * cut.pairs[held][:-1], beats[1:]).sum()
+    return Feed(int(beats[0]), int(span), int(cut.pairs[held][-1]))
 
 
 def _os_tile(cut: Bundles, rows: int) -> Tile:
@@ -161,10 +183,8 @@ def _os_tile(cut: Bundles, rows: int) -> Tile:
 
 def _os_program(config: AcceleratorConfig, gemm: Gemm, cut: Bundles) -> list[Job | Loop]:
     """Columns outermost, rows inside: every tile runs the whole reduction."""
-    beats = _beats(config, cut.size)
-    span = np.maximum(config.add_stages * cut.pairs[:-1], beats[1:]).sum()
-    feed = Feed(int(beats[0]), int(span), int(cut.pairs[-1]))
-    body = _rolled(gemm.m, config.rows, lambda rows: [Job(_os_tile(cut, rows), feed)])
+    fed = feed(config, cut, _os_tile(cut, config.rows), 0)
+    body = _rolled(gemm.m, config.rows, lambda rows: [Job(_os_tile(cut, rows), fed)])
     return [Loop(-(-gemm.n // (config.cols * config.add_stages)), tuple(body))]
 
 
@@ -194,12 +214,11 @@ def _ws_tile(config: AcceleratorConfig, cut: Bundles, steps: int, pair: int) -> 
 def _ws_program(config: AcceleratorConfig, gemm: Gemm, cut: Bundles) -> list[Job | Loop]:
     """Groups of column tiles outermost, then rows, then pairs, then the column tiles of the group."""
     size, group = _ws_order(config, gemm, cut)
-    beats = np.repeat(_beats(config, cut.size), cut.pairs)
 
     def passes(steps: int, tiles: int) -> Iterator[Job]:
         for pair in range(0, cut.depth, config.rows):
-            feed = Feed(int(beats[pair : pair + config.rows].max()))
-            yield from [Job(_ws_tile(config, cut, steps, pair), feed)] * tiles
+            tile = _ws_tile(config, cut, steps, pair)
+            yield from [Job(tile, feed(config, cut, tile, pair))] * tiles
 
     tiles = -(-gemm.n // config.cols)
     return _rolled(tiles, group, lambda tiles: _rolled(gemm.m, size, lambda steps: passes(steps, tiles)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,44 +59,43 @@ def array_transfers(
     owner = np.repeat(np.arange(cut.size.size), cut.pairs)  # bundle of every pair
     starts = np.concatenate([[True], owner[1:] != owner[:-1]])
     offsets = cut.offsets(codes.positions)
+    x = np.concatenate([x, np.zeros((len(x), 1), np.int64)], axis=1)  # element -1 is the 0 of a lane that carries nothing
     tiles: list[Tile] = []
     west, ends, values, indices, heads = [], [], [], [], []
     for at in placed:
         tiles.append(at.tile)
-        pairs = slice(at.pair, at.pair + at.pairs)
-        cols, rows = slice(at.n, at.n + at.cols), slice(at.m, at.m + at.rows)
+        pairs, rows = slice(at.pair, at.pair + at.pairs), slice(at.m, at.m + at.rows)
         if at.tile.dataflow is Dataflow.OS:
             groups = config.add_stages
-            held = np.unique(owner[pairs])
-            feed = [_beats(config, x[rows], cut, [bundle] * at.rows) for bundle in held]
             head = np.zeros((at.pairs, groups), bool)
             head[:, 0] = starts[pairs]
+            held = [_elements(config, cut, [bundle]) for bundle in np.unique(owner[pairs])]
+            lengths = [elements.size // config.port for elements in held]
+            beats = x[rows][:, np.concatenate(held, axis=1)[0]].reshape(at.rows, -1, config.port).transpose(1, 0, 2)
+            end = np.isin(np.arange(len(beats)), np.cumsum(lengths) - 1)
         else:
             groups = 1
-            lanes = owner[pairs].copy()
             head = starts[pairs].copy()
             head[0] = True
-            lanes[~head] = -1
-            feed = [_beats(config, np.broadcast_to(row, (at.pairs, row.size)), cut, lanes) for row in x[rows]]
-        for beats in feed:
-            west.append(beats)
-            ends.append(np.arange(len(beats)) == len(beats) - 1)
+            elements = _elements(config, cut, np.where(head, owner[pairs], -1))
+            beats = x[rows][:, elements].reshape(at.rows, at.pairs, -1, config.port).transpose(0, 2, 1, 3)
+            end = np.tile(np.arange(beats.shape[1]) == beats.shape[1] - 1, at.rows)
+            beats = beats.reshape(-1, at.pairs, config.port)
+        west.append(np.pad(beats, ((0, 0), (0, config.rows - beats.shape[1]), (0, 0))))
+        ends.append(end)
+        heads.append(head.ravel())
         for table, out in ((codes.values, values), (offsets, indices)):
             padded = np.zeros((groups * config.cols, at.pairs), np.int64)
-            padded[: at.cols] = table[cols, pairs]
+            padded[: at.cols] = table[at.n : at.n + at.cols, pairs]
             out.append(padded.reshape(groups, config.cols, at.pairs).transpose(2, 0, 1).reshape(-1, config.cols))
-        heads.append(head.ravel())
     return ArrayTransfers(
         tiles, np.concatenate(west), np.concatenate(ends), np.concatenate(values), np.concatenate(indices), np.concatenate(heads)
     )
 
 
-def _beats(config: AcceleratorConfig, x: NDArray[np.int64], cut: Bundles, lanes: Iterable[int]) -> NDArray[np.int64]:
-    """Beats of one bundle per lane: lane i carries bundle `lanes[i]` of row i of `x`; -1 carries nothing."""
-    size = max(int(cut.size[b]) for b in lanes if b >= 0)
-    beats = -(-size // config.port)
-    out = np.zeros((config.rows, beats * config.port), np.int64)
-    for lane, b in enumerate(lanes):
-        if b >= 0:
-            out[lane, : cut.size[b]] = x[lane, cut.start[b] : cut.start[b] + cut.size[b]]
-    return out.reshape(config.rows, beats, config.port).transpose(1, 0, 2)
+def _elements(config: AcceleratorConfig, cut: Bundles, lanes: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
+    """Elements that each lane carries, whole beats of them: bundle `lanes[i]`, -1 (nothing) behind its end or if `lanes[i]` is -1."""
+    held = np.asarray(lanes)
+    size = np.where(held >= 0, cut.size[held], 0)
+    at = np.arange(-(-int(size.max()) // config.port) * config.port)
+    return np.where(at < size[:, None], cut.start[held, None] + at, -1)
