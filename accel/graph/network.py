@@ -14,12 +14,29 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from accel.errors import NetworkError, RangeError
 from accel.formats import FixedFormat
+from accel.quant import dequantise, quantise
+
+
+def channels_last(axes: int) -> tuple[int, ...]:
+    """Axes of an ONNX tensor, batch apart, in our order: of three, channels move from first to last."""
+    return (1, 2, 0) if axes == 3 else tuple(range(axes))
+
+
+def channels_first(axes: int) -> tuple[int, ...]:
+    """Our axes in ONNX's order: the inverse of :func:`channels_last`."""
+    return (2, 0, 1) if axes == 3 else tuple(range(axes))
+
+
+def batched(values: NDArray[Any], axes: tuple[int, ...]) -> NDArray[Any]:
+    """Transpose each sample of a batch."""
+    return values.transpose(0, *(axis + 1 for axis in axes))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +46,7 @@ class Tensor:
     Parameters
     ----------
     name : str
-        Name of the ONNX tensor that holds the same integers.
+        Name of the ONNX tensor that holds the same integers, perhaps in another shape.
     shape : tuple of int
         One sample, channels last; one to three axes.
     bits : int
@@ -71,19 +88,9 @@ class Tensor:
         return height, width, self.shape[-1]
 
     @property
-    def to_last(self) -> tuple[int, ...]:
-        """Axes of the ONNX tensor without batch, in our order: with three axes, channels move from first to last."""
-        return (1, 2, 0) if len(self.shape) == 3 else tuple(range(len(self.shape)))
-
-    @property
-    def to_first(self) -> tuple[int, ...]:
-        """Our axes in ONNX's order: the inverse of `to_last`."""
-        return (2, 0, 1) if len(self.shape) == 3 else tuple(range(len(self.shape)))
-
-    @property
     def onnx_shape(self) -> tuple[int, ...]:
         """Shape of the ONNX tensor without its batch axis."""
-        return tuple(self.shape[axis] for axis in self.to_first)
+        return tuple(self.shape[axis] for axis in channels_first(len(self.shape)))
 
     def from_onnx(self, integers: ArrayLike) -> NDArray[np.int64]:
         """Bring ONNX's integers into our order and signedness.
@@ -110,11 +117,11 @@ class Tensor:
         if values.size and not self.format.lo <= values.min() <= values.max() <= self.format.hi:
             lo, hi = self.format.lo + self.offset, self.format.hi + self.offset
             raise RangeError(f"{self.name} must be in [{lo}, {hi}], not {raw.min()}..{raw.max()}")
-        return values.transpose(0, *(axis + 1 for axis in self.to_last))
+        return batched(values, channels_last(len(self.shape)))
 
     def to_onnx(self, values: NDArray[np.int64]) -> NDArray[np.int64]:
         """Bring our integers, shape (batch, *shape), into ONNX's order and signedness: the inverse of :meth:`from_onnx`."""
-        return values.transpose(0, *(axis + 1 for axis in self.to_first)) + self.offset
+        return batched(values, channels_first(len(self.shape))) + self.offset
 
     def quantise(self, reals: ArrayLike) -> NDArray[np.int64]:
         """Quantise real values on the host as ONNX does: ``saturate(round_half_even(x / scale) + zero_point)``, the division in float32.
@@ -130,18 +137,13 @@ class Tensor:
         Raises
         ------
         RangeError
-            If the shape is wrong or a value is not finite.
+            If the shape is wrong or a value is not a number.
         """
-        x = np.asarray(reals, dtype=np.float32)
-        if not np.isfinite(x).all():
-            raise RangeError(f"{self.name} must be finite, not {x[~np.isfinite(x)][0]}")
-        integers = np.rint(x / np.float32(self.scale)).astype(np.float64) + self.zero_point
-        clipped = np.clip(integers, self.format.lo, self.format.hi).astype(np.int64)
-        return self.from_onnx(clipped + self.offset)
+        return self.from_onnx(quantise(np.asarray(reals, np.float32), self.scale, self.zero_point, self.format) + self.offset)
 
     def dequantise(self, values: NDArray[np.int64]) -> NDArray[np.float64]:
         """Real values of our integers, shape (batch, *shape), in ONNX's order."""
-        return np.multiply(self.to_onnx(values) - self.offset - self.zero_point, self.scale, dtype=np.float64)
+        return dequantise(self.to_onnx(values), np.array(self.scale), self.zero_point + self.offset)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -344,8 +346,9 @@ class AveragePool(Arithmetic):
         def along(axis: int, size: int, places: int) -> NDArray[np.int64]:
             first = np.arange(places) * self.window.stride[axis] - self.window.pads[axis]
             at = first[:, None] + np.arange(self.window.kernel[axis]) * self.window.dilation[axis]
-            inside: NDArray[np.bool_] = (at >= -self.counted[axis]) & (at < size + self.counted[axis + 2])
-            return inside.sum(axis=1, dtype=np.int64)
+            inside = (at >= -self.counted[axis]) & (at < size + self.counted[axis + 2])
+            divisor: NDArray[np.int64] = inside.sum(axis=1, dtype=np.int64)
+            return divisor
 
         rows, columns = self.window.positions(height, width)
         return np.outer(along(0, height, rows), along(1, width, columns))
@@ -373,8 +376,7 @@ class View(Operator):
 
     def apply(self, values: NDArray[np.int64]) -> NDArray[np.int64]:
         """Move a batch, shape (batch, *input shape)."""
-        moved = values.transpose(0, *(axis + 1 for axis in self.before)).reshape(len(values), *self.shape)
-        return moved.transpose(0, *(axis + 1 for axis in self.after))
+        return batched(batched(values, self.before).reshape(len(values), *self.shape), self.after)
 
 
 @dataclass(frozen=True, slots=True)
