@@ -1,6 +1,7 @@
 """Verilog of a component, each distinct module once and equal text for equal components."""
 
 import re
+from itertools import chain
 
 from amaranth.back import verilog
 from amaranth.lib import wiring
@@ -11,6 +12,9 @@ GUARD = re.compile(r"\\\$auto\$verilog_backend\S*")
 # Yosys starts every `always @*` once through a variable with an initial value, but in Verilog-2005 and later that is no event. A
 # non-blocking assignment is one, and comes after every process waits.
 START = re.compile(r"^  reg _start  = 0;$", re.M)
+INITIAL = re.compile(r"^  \(\* init = .* \*\)\n", re.M)
+WIRE = re.compile(r"  (?:wire (?:\[.*\] )?|assign )(\\\S+|[\w$]+) *(?:\[[\d:]+\] *)?(?:;|= (.*);)$")
+NAME = re.compile(r"\\\S+|[A-Za-z_$][\w$]*")
 WORD = re.compile(r"^    (\S+ ?)\[0\] = (\S+;)\n(?:    \1\[\d+\] = \2\n)+", re.M)
 
 
@@ -18,7 +22,8 @@ def emit(component: wiring.Component, name: str) -> str:
     """Return the Verilog of `component` as the module `name`.
 
     Amaranth writes one module per instance; modules of equal text are merged here, which makes an array of R x C processing
-    elements cost a handful of modules. Equal memory words are initialised in a loop.
+    elements cost a handful of modules. Wires that nothing reads are left out (Amaranth names every field of every payload), and
+    equal memory words are initialised in a loop.
 
     Parameters
     ----------
@@ -39,9 +44,11 @@ def _merge(text: str) -> str:
     """Merge equal modules, to a fixpoint because parents become equal once their children are."""
     modules = {}
     for module, ports, body in MODULE.findall(text):
-        body, loops = WORD.subn(_fill, START.sub("  reg _start;\n  initial _start <= 1'b0;", GUARD.sub("_start", body)))
+        names = sorted(ports.split(", "))
+        body = START.sub("  reg _start;\n  initial _start <= 1'b0;", GUARD.sub("_start", INITIAL.sub("", body)))
+        body, loops = WORD.subn(_fill, _prune(body, set(names)))
         counter = "  integer _word;\n" if loops else ""
-        modules[module] = f"({', '.join(sorted(ports.split(', ')))});\n{counter}{body}endmodule\n"
+        modules[module] = f"({', '.join(names)});\n{counter}{body}endmodule\n"
     merged = True
     while merged:
         first: dict[str, str] = {}
@@ -50,11 +57,22 @@ def _merge(text: str) -> str:
         modules = {
             module: INSTANCE.sub(lambda match: f"  {same.get(match[1], match[1])} ", body) for body, module in first.items()
         }
-    names = {module: re.sub(r"\W+", "_", module).strip("_") for module in modules}
+    short = {module: re.sub(r"\W+", "_", module).strip("_") for module in modules}
     return "\n".join(
-        f"module {names[module]} " + INSTANCE.sub(lambda match: f"  {names.get(match[1], match[1])} ", body)
+        f"module {short[module]} " + INSTANCE.sub(lambda match: f"  {short.get(match[1], match[1])} ", body)
         for module, body in modules.items()
     )
+
+
+def _prune(body: str, ports: set[str]) -> str:
+    """Drop wires that are declared and assigned but never read, to a fixpoint because their sources may then be unread too."""
+    lines = [(line, WIRE.match(line)) for line in body.splitlines()]
+    count = 0
+    while count != len(lines):
+        count = len(lines)
+        read = set(chain.from_iterable(NAME.findall((match[2] or "") if match else line) for line, match in lines)) | ports
+        lines = [(line, match) for line, match in lines if not match or match[1] in read]
+    return "".join(f"{line}\n" for line, _ in lines)
 
 
 def _fill(words: re.Match[str]) -> str:
