@@ -1,0 +1,64 @@
+"""The command `accel`: the front door, and the only part of the package that reaches the RTL and the co-simulation."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from enum import IntEnum
+
+import accel
+from accel.cli import cosim, listing, run, simulate, verilog
+from accel.errors import AccelError, MismatchError, ToolError
+
+
+class Exit(IntEnum):
+    """What the process says to its caller."""
+
+    OK = 0
+    MISMATCH = 1
+    USER = 2
+    TOOL = 3
+    INTERRUPTED = 130
+    PIPE = 141
+
+
+EXIT_CODES = """\
+exit codes:
+  0  done, and everything agreed
+  1  hardware and model disagree in a bit or in a cycle
+  2  a mistake in the command, a file or a value; one line on standard error says which
+  3  an outside tool is missing or failed
+  130  interrupted"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    args = parser().parse_args(arguments)
+    os.environ.setdefault("ACCEL_PROGRESS", "1")  # a first use compiles kernels: say so
+    try:
+        args.command(args)
+        sys.stdout.flush()
+    except AccelError as error:
+        print(f"accel: error: {error}", file=sys.stderr)
+        return {MismatchError: Exit.MISMATCH, ToolError: Exit.TOOL}.get(type(error), Exit.USER)
+    except KeyboardInterrupt:
+        print("accel: interrupted", file=sys.stderr)
+        return Exit.INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered has no reader
+        return Exit.PIPE
+    return Exit.OK
+
+
+def parser() -> argparse.ArgumentParser:
+    """Describe the command line: one subcommand per job."""
+    top = argparse.ArgumentParser(
+        prog="accel", description=accel.__doc__, epilog=EXIT_CODES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    top.add_argument("--version", action="version", version=f"accel {accel.__version__}")
+    commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    for job in (simulate, verilog, cosim, listing, run):
+        job.add(commands)
+    return top

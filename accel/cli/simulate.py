@@ -1,0 +1,130 @@
+"""`accel simulate`: a network on a modelled accelerator."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from accel.cli.terminal import Progress, add_config, command, say, table, write
+from accel.errors import RangeError
+from accel.result import Result
+
+EXAMPLES = """
+accel simulate digits-cnn
+accel simulate digits-cnn --pattern 2:8 --batch 16 --config sat-vcu1525
+accel simulate model.onnx --inputs x.npz --out results
+accel simulate model.onnx --json | jq .cycles
+"""
+
+
+def add(commands: Any) -> None:
+    """Add the subcommand."""
+    parser = command(commands, "simulate", simulate, EXAMPLES)
+    add_network(parser)
+    add_config(parser)
+    parser.add_argument(
+        "--pattern",
+        metavar="N:M",
+        help="prune eligible layers (not the first convolution, not the last linear one) to this pattern; `dense` runs all dense "
+        "(default: the pattern each layer's weights obey)",
+    )
+    parser.add_argument("--batch", metavar="B", type=int, default=1, help="samples taken at once (default: %(default)s)")
+    parser.add_argument(
+        "--inputs", metavar="X", type=Path, help="arrays (samples, ...) by input name, .npz, or one .npy; without it only shapes are used"
+    )
+    parser.add_argument("--out", metavar="DIR", type=Path, help="write result.json, layers.csv and, with inputs, outputs.npz there")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON instead of a table")
+
+
+def add_network(parser: argparse.ArgumentParser) -> None:
+    """Add the argument that names a network."""
+    parser.add_argument("network", metavar="NETWORK", help="a QDQ-quantised ONNX file or a name of `accel list networks`")
+
+
+def simulate(args: argparse.Namespace) -> None:
+    """Run a network on an accelerator: cycles per layer and, with inputs, every output bit.
+
+    Cycles are those of array, vector unit and post-processor; they exclude memory.
+    """
+    from accel.engine import simulate as run
+    from accel.graph import load
+
+    network = load(args.network)
+    inputs = read_arrays(args.inputs, network.inputs[0].name) if args.inputs else None
+    result = run(network, args.config, inputs, batch=args.batch, pattern=args.pattern, progress=Progress(f"simulate {network.name}"))
+    if args.out:
+        save(result, args.out)
+        say(f"results are in {args.out}")
+    print(result.to_json() if args.json else summary(result), end="" if args.json else "\n")
+
+
+def read_arrays(path: Path, name: str) -> dict[str, NDArray[Any]]:
+    """Read arrays by name from an .npz file, or the one called `name` from an .npy file.
+
+    Raises
+    ------
+    RangeError
+        If the file cannot be read or holds something else; pickled objects are refused.
+    """
+    try:
+        found = np.load(path, allow_pickle=False)
+        return {name: found} if isinstance(found, np.ndarray) else {key: found[key] for key in found.files}
+    except OSError as error:
+        raise RangeError(f"inputs must be a readable .npz or .npy file, not {str(path)!r} ({error.strerror or error})") from None
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise RangeError(f"inputs must be a .npz or .npy file of numbers, not {str(path)!r} ({error})") from None
+
+
+def save(result: Result, folder: Path) -> None:
+    """Write a result's files; ``result.json`` comes last, so that where it is, the others are whole."""
+    if result.outputs:
+        arrays = io.BytesIO()
+        np.savez(arrays, allow_pickle=False, **result.outputs)
+        write(folder / "outputs.npz", arrays.getvalue())
+    write(folder / "layers.csv", result.to_csv())
+    write(folder / "result.json", result.to_json())
+
+
+def summary(result: Result) -> str:
+    """Show a result to a person."""
+    headings = ["layer", "operator", "m", "k", "n", "flow", "N:M", "MACs dense", "MACs done", "cycles", "busy %", "overflows"]
+    rows = [
+        [
+            x.name,
+            x.operator,
+            x.m,
+            x.k,
+            x.n,
+            x.dataflow or "",
+            x.pattern or "",
+            x.macs_dense,
+            x.macs_executed,
+            x.cycles,
+            100 * x.utilisation,
+            x.overflowed,
+        ]
+        for x in result.layers
+    ]
+    stored, indices = (sum(getattr(x, name) for x in result.layers) / 8192 for name in ("weight_bits", "index_bits"))
+    time = f"{result.seconds * 1e6:,.1f} us at {result.config.clock_mhz:g} MHz"
+    lines = [
+        table(headings, rows),
+        "",
+        f"{result.network} on {result.config.name}, batch {result.batch}: {result.cycles:,} cycles, {time}, {result.utilisation:.1%} busy",
+        "cycles are those of array, vector unit and post-processor: excludes memory",
+        f"weights: {stored:,.1f} KiB of values, {indices:,.1f} KiB of N:M indices",
+    ]
+    removed = [f"{x.name} {x.energy_removed:.2%}" for x in result.layers if x.energy_removed]
+    if removed:
+        lines.append(f"energy removed by pruning: {', '.join(removed)}")
+    for name, values in result.outputs.items():
+        tensor = result.formats[name]
+        form = f"{'unsigned' if tensor.unsigned else 'signed'} {tensor.bits} bit, scale {tensor.scale:g}"
+        lines.append(f"output {name}: {values.shape}, {form}, zero point {tensor.zero_point + tensor.offset}")
+    return "\n".join(lines)
