@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 
 # A module may import from its own entry's package and from every layer above it in this table.
 LAYERS = (
-    ("errors", "formats", "config", "presets", "lfsr", "isa", "functions", "jit"),  # the vocabulary
+    ("errors", "formats", "config", "presets", "networks", "lfsr", "isa", "functions", "jit"),  # the vocabulary
     ("golden", "timing", "kernels"),
     ("sparsity", "quant"),
     ("graph",),
