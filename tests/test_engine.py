@@ -1,0 +1,264 @@
+"""The engine against its plain twin on random networks, its cycles, and what it refuses."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+
+from accel import engine, presets, simulate
+from accel.errors import ConfigError, NetworkError, RangeError
+from accel.graph.network import MatrixProduct, Network, Port, Tensor, Window
+from accel.result import CAUSES
+from accel.schedule import lower
+from accel.sparsity import Pattern
+from tests import naive_engine
+from tests.random_network import random_network
+
+TINY = presets.load("tiny")
+EDGE = presets.load("edge-int8")
+
+
+def samples(network: Network, rng: np.random.Generator, count: int) -> np.ndarray:
+    tensor = network.tensors[network.inputs[0].tensor]
+    return rng.integers(tensor.format.lo, tensor.format.hi + 1, (count, *tensor.shape))
+
+
+def changed(network: Network, **fields) -> Network:
+    """Change fields of the products of a network."""
+    operators = tuple(dataclasses.replace(o, **fields) if isinstance(o, MatrixProduct) else o for o in network.operators)
+    return dataclasses.replace(network, operators=operators)
+
+
+def layer(filters: int = 2, channels: int = 2, **fields: Any) -> Any:
+    """Return one linear layer `fc` from tensor `x` to tensor `y`."""
+    tensors = {name: Tensor(name=name, shape=(size,), bits=8, scale=1.0) for name, size in (("x", channels), ("y", filters))}
+    given: dict[str, Any] = {
+        "weights": np.ones((filters, 1, 1, channels), np.int8), "bias": np.zeros(filters, np.int64), "multiplier": np.ones(filters),
+    } | fields  # fmt: skip
+    product = MatrixProduct(
+        name="fc",
+        kind="Gemm",
+        inputs=("x",),
+        output="y",
+        zero_point=0,
+        lo=-128,
+        hi=127,
+        window=Window(),
+        channels=channels,
+        filters=filters,
+        **given,
+    )
+    return Network(name="one", tensors=tensors, operators=(product,), inputs=(Port("x", "x", False),), outputs=(Port("y", "y", False),))
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_equals_the_plain_twin_in_every_tensor(seed):
+    rng = np.random.default_rng(seed)
+    act_bits, acc_bits, pattern = [(6, 12, None), (8, 16, None), (8, 32, Pattern(1, 4)), (16, 24, None), (16, 40, Pattern(3, 8))][seed % 5]
+    config = dataclasses.replace(
+        TINY, act_bits=act_bits, weight_bits=int(rng.integers(4, 9)), acc_bits=acc_bits, overflow=str(rng.choice(["saturate", "wrap"])),
+        mult_bits=int(rng.choice([8, 23])),
+    )  # fmt: skip
+    network = random_network(rng, bits=config.act_bits, weight_bits=config.weight_bits)
+    x = samples(network, rng, 2)
+    source = network.tensors[network.inputs[0].tensor]
+    result = simulate(network, config, source.to_onnx(x), pattern=pattern, keep=True)
+    pruned = network
+    if pattern:
+        eligible = lower.eligible(network)
+        cut = [lower.prune(o, pattern) if isinstance(o, MatrixProduct) and o.name in eligible else o for o in network.operators]
+        pruned = dataclasses.replace(network, operators=tuple(cut))
+    values, overflowed = naive_engine.run(pruned, config, {source.name: x})
+    for name, want in values.items():
+        np.testing.assert_array_equal(result.tensors[name], want, err_msg=name)
+    assert [layer.overflowed for layer in result.layers] == list(overflowed.values())
+    output = network.outputs[0]
+    np.testing.assert_array_equal(result.outputs[output.name], network.tensors[output.tensor].to_onnx(values[output.tensor]))
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("config", [TINY, EDGE, dataclasses.replace(TINY, add_stages=3, mult_stages=2)], ids=["tiny", "edge", "deep"])
+def test_every_slot_has_one_cause(seed, config):
+    network = random_network(np.random.default_rng(seed), operators=8)
+    result = simulate(network, config, batch=3)
+    for x in result.layers:
+        assert set(x.causes) == set(CAUSES)
+        assert min(x.causes.values()) >= 0
+        assert sum(x.causes.values()) == config.rows * config.cols * x.cycles
+        assert x.causes["busy"] == x.macs_executed <= x.macs_dense
+        assert 0 <= x.utilisation <= 1
+        assert x.runner_up is None or x.runner_up >= x.cycles
+    assert result.cycles == sum(x.cycles for x in result.layers)
+    assert result.seconds == pytest.approx(result.cycles / (config.clock_mhz * 1e6))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_cycles_need_no_values(seed):
+    """Shapes and pattern alone decide the cycles; a dense run is the same without weights."""
+    network = random_network(np.random.default_rng(seed))
+    with_values = simulate(
+        network, TINY, network.tensors["t0"].to_onnx(samples(network, np.random.default_rng(0), 2)), batch=2, pattern="dense"
+    )
+    shapes = simulate(changed(network, weights=None, bias=None, multiplier=None), TINY, batch=2, pattern="dense")
+    assert [dataclasses.replace(x, overflowed=None, energy_removed=None) for x in with_values.layers] == list(shapes.layers)
+    assert (shapes.outputs, shapes.tensors) == ({}, {})
+
+
+def test_batch_multiplies_rows():
+    network = random_network(np.random.default_rng(3))
+    one, five = simulate(network, TINY), simulate(network, TINY, batch=5)
+    assert [5 * x.m for x in one.layers] == [x.m for x in five.layers]
+    assert five.cycles < 5 * one.cycles
+
+
+def test_samples_do_not_depend_on_each_other(monkeypatch):
+    """Any number at once gives the same bits, and what overflowed adds up."""
+    rng = np.random.default_rng(11)
+    network, config = random_network(rng), dataclasses.replace(TINY, acc_bits=12)
+    x = network.tensors["t0"].to_onnx(samples(network, rng, 7))
+    told = []
+    whole = simulate(network, config, x, progress=lambda *at: told.append(at))
+    assert told[-1] == (len(network.operators), len(network.operators), "done")
+    assert [label for _, _, label in told[:-1]] == [o.name for o in network.operators]
+    monkeypatch.setattr(engine, "CHUNK", 1)
+    single = simulate(network, config, x)
+    for name, values in whole.outputs.items():
+        np.testing.assert_array_equal(single.outputs[name], values)
+    assert [a.overflowed for a in whole.layers] == [b.overflowed for b in single.layers]
+
+
+def test_pattern_is_detected_from_the_weights():
+    weights = np.zeros((2, 1, 1, 16), np.int8)
+    weights[:, 0, 0, [0, 5, 9, 15]] = 7
+    dense = np.ones_like(weights)
+    found = [simulate(layer(channels=16, weights=w), EDGE).layers[0].pattern for w in (weights, dense, 0 * dense)]
+    assert found == ["1:4", "16:16", "1:16"]
+
+
+def test_given_pattern_prunes_eligible_layers_only():
+    """The first convolution and the last linear layer stay dense; the energy removed is told."""
+    rng = np.random.default_rng(5)
+    build = [("conv1", "Conv", 3), ("conv2", "Conv", 8), ("fc1", "Gemm", 8), ("fc2", "Gemm", 8)]
+    shapes = [(4, 4, 3), (4, 4, 8), (4, 4, 8), (4, 4, 8), (4, 4, 4)]
+    tensors = {f"t{i}": Tensor(name=f"t{i}", shape=shape, bits=8, scale=1.0) for i, shape in enumerate(shapes)}
+    operators: tuple[Any, ...] = tuple(
+        MatrixProduct(
+            name=name, kind=kind, inputs=(f"t{i}",), output=f"t{i + 1}", zero_point=0, lo=-128, hi=127, window=Window(), channels=channels,
+            filters=shapes[i + 1][2], padding=9, weights=rng.integers(-127, 128, (shapes[i + 1][2], 1, 1, channels)).astype(np.int8),
+            bias=np.zeros(shapes[i + 1][2], np.int64), multiplier=np.full(shapes[i + 1][2], 0.01),
+        )
+        for i, (name, kind, channels) in enumerate(build)
+    )  # fmt: skip
+    network = Network(
+        name="four", tensors=tensors, operators=operators, inputs=(Port("t0", "t0", False),), outputs=(Port("t4", "t4", False),)
+    )
+    assert lower.eligible(network) == {"conv2", "fc1"}
+    result = simulate(network, EDGE, pattern="2:8")
+    assert [x.pattern for x in result.layers] == ["16:16", "2:8", "2:8", "16:16"]
+    weights = operators[1].weights.astype(float)
+    kept: Any = lower.prune(operators[1], Pattern(2, 8)).weights
+    removed = [x.energy_removed for x in result.layers]
+    assert removed == [0.0, pytest.approx(1 - (kept.astype(float) ** 2).sum() / (weights**2).sum()), pytest.approx(removed[2]), 0.0]
+    assert [x.weight_bits + x.index_bits for x in result.layers] == [8 * 3 * 8, 2 * 8 * (8 + 3), 2 * 8 * (8 + 3), 8 * 8 * 4]
+    assert all(x.energy_removed is None for x in simulate(network, EDGE).layers)
+
+
+def test_pruning_keeps_what_the_zero_point_needs():
+    weights = np.array([[5, -3, 2, 9]], np.int8).reshape(1, 1, 1, 4)
+    bias = np.array([40 - 11 * 13])  # 40 with -padding * sum(weights) folded in
+    network = layer(filters=1, channels=4, weights=weights, bias=bias, padding=11)
+    pruned: Any = lower.prune(network.operators[0], Pattern(1, 4))
+    assert pruned.weights.ravel().tolist() == [0, 0, 0, 9]
+    assert pruned.bias.tolist() == [40 - 11 * 9]
+
+
+def test_inputs_by_name_alone_real_or_integer():
+    network = layer()
+    port = Port("image", "x", True)
+    real = dataclasses.replace(network, inputs=(port,))
+    x = [[1.0, 2.0], [-3.0, 4.4]]
+    want = [[3, 3], [1, 1]]
+    for given in (x, {"image": x}, np.array(x, np.float32)):
+        np.testing.assert_array_equal(simulate(real, TINY, given).outputs["y"], want)
+    np.testing.assert_array_equal(simulate(network, TINY, {"x": [[1, 2], [-3, 4]]}).outputs["y"], want)
+    assert simulate(network, TINY, [[1, 2]], keep=True).tensors.keys() == {"x", "y"}
+
+
+def test_config_by_name_or_path():
+    assert simulate(layer(), "tiny").config == TINY
+    with pytest.raises(ConfigError, match=r"^config must be one of edge-int8, sat-vcu1525, tiny or the path of a YAML file, not 'big'$"):
+        simulate(layer(), "big")
+
+
+@pytest.mark.parametrize("batch", [0, -1, 2.0, True, 1 << 24])
+def test_rejects_batch(batch):
+    with pytest.raises(RangeError, match=rf"^batch must be an int in \[1, 16777215\], not {batch!r}$"):
+        simulate(layer(), TINY, batch=batch)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ({"z": [[1, 2]]}, "inputs must be x, not z"),
+        ({}, "inputs must be x, not none"),
+        ({"x": [[1, 2]], "z": [1]}, "inputs must be x, not x, z"),
+        ([[1, 2]] * 3, r"inputs must all hold the same multiple of batch \(2\) samples, not 3"),
+        (np.zeros((0, 2), int), r"inputs must all hold the same multiple of batch \(2\) samples, not 0"),
+        ([[1.5, 2.0]], "x must be integers, not float64"),
+        ([[1, 2, 3]], r"x must be of shape \(batch, 2\), not \(1, 3\)"),
+        ([[128, 0]], r"x must be in \[-128, 127\], not 0..128"),
+    ],
+)
+def test_rejects_inputs(inputs, message):
+    with pytest.raises(RangeError, match=f"^{message}$"):
+        simulate(layer(), TINY, inputs, batch=2)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [
+        ("2/8", "pattern must be N:M such as 2:8, not '2/8'"),
+        ("4:2", r"n must be an int in \[1, 2\], not 4"),
+    ],
+)
+def test_rejects_pattern(pattern, message):
+    with pytest.raises(RangeError, match=f"^{message}$"):
+        simulate(layer(), TINY, pattern=pattern)
+
+
+def test_rejects_pattern_wider_than_the_bundle():
+    network = random_network(np.random.default_rng(2), operators=12)
+    with pytest.raises(RangeError, match=r"^pattern must be N:M with M at most the bundle \(8\) of tiny, not 2:16$"):
+        simulate(network, TINY, pattern="2:16")
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"weights": np.full((2, 1, 1, 2), -129, np.int16)}, r"weights of fc must fit weight_bits \(8\), not be -129..-129"),
+        ({"bias": np.array([0, 1 << 31])}, r"bias of fc must fit acc_bits \(32\), not be 0..2147483648"),
+        ({"multiplier": np.array([1.0, 2.0**24])}, r"fc: scale must be below 2\*\*24 - 1/2, not 16777216.0"),
+    ],
+)
+def test_rejects_layers_that_do_not_fit(fields, message):
+    with pytest.raises(NetworkError, match=f"^{message}$"):
+        simulate(layer(**fields), TINY)
+
+
+def test_rejects_tensors_wider_than_the_array():
+    with pytest.raises(NetworkError, match=r"^x of fc must be at most act_bits \(7\) wide, not 8$"):
+        simulate(layer(), dataclasses.replace(TINY, act_bits=7))
+
+
+def test_rejects_values_without_weights():
+    with pytest.raises(NetworkError, match=r"^weights of fc must be known where inputs are given, not shapes only$"):
+        simulate(changed(layer(), weights=None, bias=None, multiplier=None), TINY, [[1, 2]])
+
+
+def test_rejects_operators_that_have_no_lowering():
+    odd: Any = type("Odd", (), {"name": "odd"})()
+    with pytest.raises(NetworkError, match=r"^operator odd must be of a type that is lowered, not Odd$"):
+        lower.jobs(odd, odd)
