@@ -27,12 +27,63 @@ class Mutant:
 
 MUTANTS: dict[str, tuple[Mutant, ...]] = {
     "accumulator": (
-        Mutant("room-miscounted", "rtl/fifo.py", "self.i.ready.eq(self.level != self.depth)", "self.i.ready.eq(self.level != self.depth - 1)"),
+        Mutant(
+            "room-miscounted", "rtl/fifo.py", "self.i.ready.eq(self.level != self.depth)", "self.i.ready.eq(self.level != self.depth - 1)"
+        ),
         Mutant("write-not-seen", "rtl/fifo.py", "transparent_for=(write,)", "transparent_for=()"),
         Mutant("wrap-late", "rtl/fifo.py", "address == self.depth - 1", "address == self.depth"),
         Mutant("kept-row-passes", "rtl/accumulator.py", "self.o.valid.eq(self.i.valid), ", "self.o.valid.eq(1), "),
         Mutant("stall-ignored", "rtl/accumulator.py", "self.i.ready.eq(self.o.ready)", "self.i.ready.eq(1)"),
         Mutant("overflow-dropped", "rtl/accumulator.py", "payload.overflow.eq(self.i.payload.overflow)", "payload.overflow.eq(0)"),
         Mutant("read-without-ready", "rtl/fifo.py", "leave = self.o.valid & self.o.ready", "leave = self.o.valid"),
+    ),
+    "vector": (
+        Mutant("sum-not-restarted", "rtl/vector.py", "Mux(self.first, 0, acc) + product", "acc + product"),
+        Mutant("overflow-not-restarted", "rtl/vector.py", "~self.first & overflow | ", "overflow | "),
+        Mutant("overflow-not-sticky", "rtl/vector.py", "~self.first & overflow | ", ""),
+        Mutant("maximum-unsigned", "rtl/vector.py", "product[: config.act_bits].as_signed()", "product[: config.act_bits]"),
+        Mutant("maximum-is-minimum", "rtl/vector.py", "element > largest", "element < largest"),
+        Mutant("first-element-lost", "rtl/vector.py", "self.first | (element > largest)", "element > largest"),
+        Mutant("coefficients-swapped", "rtl/vector.py", "Mux(first, job.head, job.tail)", "Mux(first, job.tail, job.head)"),
+        Mutant("window-too-long", "rtl/vector.py", "last.eq(beats_left == 1)", "last.eq(beats_left == 0)"),
+        Mutant("stall-ignored", "rtl/vector.py", "advance.eq(self.o.ready | ~self.o.valid)", "advance.eq(1)"),
+        Mutant("bubble-between-jobs", "rtl/vector.py", "self.job.ready.eq(~active | take_last)", "self.job.ready.eq(~active)"),
+        Mutant("sign-of-bound", "rtl/arithmetic.py", "(~exact[-1]).replicate(bits - 1)", "exact[-1].replicate(bits - 1)"),
+    ),
+    "postprocess": (
+        Mutant("tie-to-odd", "rtl/arithmetic.py", "(sticky | quotient[0])", "(sticky | ~quotient[0])"),
+        Mutant("tie-always-up", "rtl/arithmetic.py", "(sticky | quotient[0])", "1"),
+        Mutant("sticky-forgets-guard", "rtl/arithmetic.py", "lost = window[: 1 << stage]", "lost = window[1 : 1 << stage]"),
+        Mutant("half-up-is-floor", "rtl/arithmetic.py", "half_up | half_even & ", "half_even & "),
+        Mutant("shift-unsigned", "rtl/arithmetic.py", "window = Cat(0, value).as_signed()", "window = Cat(0, value)"),
+        Mutant("clip-without-low", "rtl/arithmetic.py", "Mux(value < lo, lo, ", "Mux(0, lo, "),
+        Mutant("clip-high-by-one", "rtl/arithmetic.py", "Mux(value > hi, hi, value)", "Mux(value > hi + 1, hi, value)"),
+        Mutant(
+            "narrow-quotient",
+            "rtl/postprocess.py",
+            "quotient = Signal(signed(config.act_bits + 1)",
+            "quotient = Signal(signed(config.act_bits)",
+        ),
+        Mutant(
+            "bias-wraps", "rtl/postprocess.py", "biased = Signal(signed(config.acc_bits + 1)", "biased = Signal(signed(config.acc_bits)"
+        ),
+        Mutant("vector-off-by-one", "rtl/postprocess.py", "with m.If(vectors_left == 1):", "with m.If(vectors_left == 0):"),
+        Mutant("base-forgotten", "rtl/postprocess.py", "[address.eq(job.base), ", "[address.eq(0), "),
+        Mutant("shift-early", "rtl/postprocess.py", 'delay(m, self.shift, 3, "shift")', 'delay(m, self.shift, 2, "shift")'),
+        Mutant("range-late", "rtl/postprocess.py", "delay(m, job[name], 5, name)", "delay(m, job[name], 6, name)"),
+        Mutant("source-swapped", "rtl/postprocess.py", "Mux(job.vector, self.vector.payload", "Mux(~job.vector, self.vector.payload"),
+        Mutant("stall-ignored", "rtl/postprocess.py", "advance.eq(self.o.ready | ~self.o.valid)", "advance.eq(1)"),
+        Mutant("overflow-late", "rtl/postprocess.py", 'delay(m, row.overflow, 4, "overflow")', 'delay(m, row.overflow, 5, "overflow")'),
+    ),
+    "lfsr": (
+        Mutant("lanes-shifted", "rtl/lfsr.py", "state[lane].eq(Cat", "state[lane - 1].eq(Cat"),
+        Mutant("lane-always-steps", "rtl/lfsr.py", "m.If(drawn & self.i.payload.take[lane])", "m.If(drawn)"),
+        Mutant(
+            "steps-on-a-wait", "rtl/lfsr.py", "m.If(drawn & self.i.payload.take[lane])", "m.If(self.i.valid & self.i.payload.take[lane])"
+        ),
+        Mutant("stall-ignored", "rtl/lfsr.py", "self.i.ready.eq(seeded & self.o.ready)", "self.i.ready.eq(seeded)"),
+        Mutant("words-without-seed", "rtl/lfsr.py", "self.o.valid.eq(seeded & self.i.valid)", "self.o.valid.eq(self.i.valid)"),
+        Mutant("last-ignored", "rtl/lfsr.py", "drawn & self.i.payload.last", "drawn"),
+        Mutant("bits-reversed", "rtl/lfsr.py", "for bits in parities()", "for bits in reversed(parities())"),
     ),
 }

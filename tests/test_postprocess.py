@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 from math import floor
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ from accel.timing import postprocess as timing
 CONFIG = AcceleratorConfig(param_rows=8)
 WIDE = AcceleratorConfig(act_bits=16, weight_bits=16, acc_bits=48, mult_bits=15)
 POST = Post(source=Source.ARRAY, rows=2, lo=-128, hi=127)
-ROUND = {"floor": floor, "half_up": lambda x: floor(x + Fraction(1, 2)), "half_even": round}
+ROUND: dict[str, Callable[[Fraction], int]] = {"floor": floor, "half_up": lambda x: floor(x + Fraction(1, 2)), "half_even": round}
 
 
 def naive(post, params, acc):
@@ -109,7 +111,7 @@ def test_golden_rejects_job(change, message):
     ],
 )
 def test_golden_rejects_array(name, value, message):
-    arrays = {key: np.zeros((1, 4), np.int64) for key in Params._fields}
+    arrays: dict[str, Any] = {key: np.zeros((1, 4), np.int64) for key in Params._fields}
     arrays |= {"acc": np.zeros((2, 4), np.int64), "overflow": np.zeros((2, 4), np.bool_)}
     arrays[name] = np.full(arrays[name].shape, value)
     params = Params(*(arrays.pop(key) for key in Params._fields))
