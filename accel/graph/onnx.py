@@ -279,13 +279,15 @@ def _conv(node: Node) -> Value:
     x = node.image(0)
     weights, scale = node.weights(1, axes=4, filters=0)
     height, width, channels = x.image
-    if node.attribute("group", 1) != 1:
-        raise NetworkError(f"group of {node} must be 1, not {node.attribute('group', 1)}")
-    if weights.shape[1] != channels:
-        raise NetworkError(f"weights of {node} must have {channels} input channels, not {weights.shape[1]}")
+    groups = node.attribute("group", 1)
+    if groups < 1 or len(weights) % groups:
+        raise NetworkError(f"group of {node} must divide its {len(weights)} filters, not be {groups}")
+    if weights.shape[1] * groups != channels:
+        expected = f"{channels} / {groups} input channels"
+        raise NetworkError(f"weights of {node} must have {expected}, not {weights.shape[1]}")
     window = _window(node, weights.shape[2:], (height, width))
     addend = node.per_channel(2, (len(weights),))
-    return _product(node, x, window, weights.transpose(0, 2, 3, 1), scale, addend)
+    return _product(node, x, window, weights.transpose(0, 2, 3, 1), scale, addend, groups=groups)
 
 
 @_imports("Gemm")
@@ -332,9 +334,10 @@ def _product(
     scale: NDArray[np.float64],
     addend: NDArray[np.float64],
     rows: tuple[int, ...] | None = None,
+    groups: int = 1,
 ) -> Value:
     """Draft of a matrix product; `rows` are the axes before the filters, None for an image."""
-    filters, *_, channels = weights.shape
+    filters = len(weights)
     units = scale * x.scale
     weights = _narrow(node, weights)
 
@@ -346,8 +349,9 @@ def _product(
             raise NetworkError(f"bias of {node} must be below 2**62 products, not {np.abs(bias).max()}")
         return MatrixProduct(
             window=window,
-            channels=channels,
+            channels=x.image[2],
             filters=filters,
+            groups=groups,
             padding=x.zero_point,
             weights=weights,
             bias=bias.astype(np.int64) - x.zero_point * weights.sum(axis=(1, 2, 3), dtype=np.int64),

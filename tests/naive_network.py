@@ -1,0 +1,131 @@
+"""The network in plain loops: what every operator means, one output position at a time.
+
+Without a configuration the real factors are used as they are; with one they become integers by the accelerator's rules, restated here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from accel.config import AcceleratorConfig
+from accel.graph.network import Arithmetic, AveragePool, MatrixProduct, MaxPool, Network, Operator, Sum, View, Window
+
+Integers = NDArray[np.int64]
+
+
+def run(network: Network, inputs: Mapping[str, Integers], config: AcceleratorConfig | None = None) -> dict[str, Integers]:
+    """Integers of all tensors, each (batch, *shape), from those behind the network's inputs."""
+    values = dict(inputs)
+    for operator in network.operators:
+        values[operator.output] = step(network, operator, values, config)
+    return values
+
+
+def step(network: Network, operator: Operator, values: Mapping[str, Integers], config: AcceleratorConfig | None = None) -> Integers:
+    """Integers of an operator's output."""
+    batch = len(values[operator.inputs[0]])
+    images = [values[name].reshape(batch, *network.tensors[name].image) for name in operator.inputs]
+    _, height, width, _ = images[0].shape
+    result: Integers
+    match operator:
+        case View():
+            result = operator.apply(values[operator.inputs[0]])
+        case MatrixProduct():
+            assert operator.multiplier is not None
+            result = _finish(operator, _product(operator, images[0]), operator.multiplier, config)
+        case Sum():
+            result = _sum(operator, images, config)
+        case MaxPool():
+            largest = _windows(operator.window, images[0], lambda taps: np.max(taps, axis=0))
+            result = _finish(operator, largest - operator.input_zero, operator.multiplier, config)
+        case AveragePool():
+            total = _windows(operator.window, images[0], lambda taps: np.sum(taps - operator.input_zero, axis=0))
+            result = _finish(operator, total, operator.multiplier / operator.counts(height, width)[:, :, None], config)
+        case _:
+            raise AssertionError(operator)
+    return result.reshape(batch, *network.tensors[operator.output].shape)
+
+
+def _finish(operator: Arithmetic, total: NDArray[Any], factor: Any, config: AcceleratorConfig | None) -> Integers:
+    """One factor, one rounding, the zero point, the bounds."""
+    rounded = np.rint(total * factor) if config is None else _scaled(total, np.broadcast_to(factor, total.shape), config.mult_bits)
+    return np.clip(rounded + operator.zero_point, operator.lo, operator.hi).astype(np.int64)
+
+
+def _scaled(total: Integers, factor: NDArray[np.float64], bits: int) -> Integers:
+    """Multiply by the nearest mult / 2**shift; round half to even."""
+    pairs = {real: _nearest(real, bits) for real in np.unique(factor).tolist()}
+    mult, shift = (np.array([pairs[real][i] for real in factor.ravel().tolist()]).reshape(factor.shape) for i in (0, 1))
+    exact = total * mult  # below 2**63: acc_bits + mult_bits <= 63
+    floor = exact >> shift
+    twice_rest = 2 * (exact - (floor << shift))
+    up = (twice_rest > 1 << shift) | ((twice_rest == 1 << shift) & (floor % 2 == 1))
+    return np.asarray(floor + up, dtype=np.int64)
+
+
+def _nearest(real: float, bits: int) -> tuple[int, int]:
+    """Multiplier that fits, at the greatest shift."""
+    for shift in range(62, -1, -1):  # at 63 twice the rest would overflow
+        mult = round(Fraction(real) * 2**shift)
+        if mult < 2**bits:
+            return mult, shift
+    raise AssertionError(real)
+
+
+def _product(operator: MatrixProduct, image: Integers) -> Integers:
+    """Sum of products and bias at every position, padding inserted as an integer."""
+    assert operator.weights is not None
+    assert operator.bias is not None
+    (kh, kw), (sh, sw), (dh, dw) = operator.window.kernel, operator.window.stride, operator.window.dilation
+    top, left, bottom, right = operator.window.pads
+    batch, height, width, _ = image.shape
+    padded = np.pad(image, ((0, 0), (top, bottom), (left, right), (0, 0)), constant_values=operator.padding)
+    rows, columns = operator.window.positions(height, width)
+    total = np.zeros((batch, rows, columns, operator.filters), dtype=np.int64)
+    weights = operator.weights.astype(np.int64)
+    size, filters = operator.channels // operator.groups, operator.filters // operator.groups
+    for row in range(rows):
+        for column in range(columns):
+            for i in range(kh):
+                for j in range(kw):
+                    tap = padded[:, row * sh + i * dh, column * sw + j * dw]
+                    for group in range(operator.groups):
+                        own = slice(group * filters, (group + 1) * filters)
+                        total[:, row, column, own] += tap[:, group * size : (group + 1) * size] @ weights[own, i, j].T
+    return total + operator.bias
+
+
+def _sum(operator: Sum, images: list[Integers], config: AcceleratorConfig | None) -> Integers:
+    """Weighted sum; as integers, coefficients of 14 fraction bits relative to the larger multiplier, none where they are equal."""
+    offset = np.zeros(images[0].shape[-1]) if operator.offset is None else operator.offset
+    terms = list(zip(images, operator.zero_points, operator.multipliers, strict=True))
+    if config is None:
+        real = sum(((image - zero) * factor for image, zero, factor in terms), offset)
+        return _finish(operator, np.asarray(real), 1.0, None)
+    top = max(operator.multipliers)
+    scale = (1.0 if operator.offset is None and min(operator.multipliers) == top else 2.0**14) / top
+    total = sum((round(factor * scale) * (image - zero) for image, zero, factor in terms), np.rint(offset * scale).astype(np.int64))
+    return _finish(operator, np.asarray(total), 1 / scale, config)
+
+
+def _windows(window: Window, image: Integers, reduce: Callable[[Integers], Integers]) -> Integers:
+    """Reduce the elements of each window that lie in the image."""
+    batch, height, width, channels = image.shape
+    rows, columns = window.positions(height, width)
+    result = np.zeros((batch, rows, columns, channels), dtype=np.int64)
+    for row in range(rows):
+        for column in range(columns):
+            taps = []
+            for i in range(window.kernel[0]):
+                for j in range(window.kernel[1]):
+                    y = row * window.stride[0] - window.pads[0] + i * window.dilation[0]
+                    x = column * window.stride[1] - window.pads[1] + j * window.dilation[1]
+                    if 0 <= y < height and 0 <= x < width:
+                        taps.append(image[:, y, x])
+            result[:, row, column] = reduce(np.array(taps))
+    return result
