@@ -8,6 +8,7 @@ from accel.config import AcceleratorConfig
 
 from . import shapes
 from .arithmetic import overflow_rule
+from .verilog import once
 
 
 def delay(m: Module, value, cycles: int, name: str):
@@ -79,6 +80,8 @@ class Uspe(wiring.Component):
         })
 
     def elaborate(self, platform):
+        if shared := once(self, platform):
+            return shared
         m = Module()
         config = self.config
         now, stages = self.tags_i, config.add_stages

@@ -3,8 +3,10 @@
 import re
 from itertools import chain
 
+from amaranth import ClockSignal, Instance, ResetSignal
 from amaranth.back import verilog
 from amaranth.lib import wiring
+from amaranth.lib.wiring import In
 
 MODULE = re.compile(r"^module (\S+) ?\((.*?)\);\n(.*?)^endmodule\n", re.M | re.S)
 INSTANCE = re.compile(r"^  (\S+) +(?=\S+ +\($)", re.M)
@@ -37,7 +39,46 @@ def emit(component: wiring.Component, name: str) -> str:
     str
         Verilog-2001 text, the top module first.
     """
-    return _merge(verilog.convert(component, name=name, emit_src=False))
+    once = _Once(name, component)
+    text = verilog.convert(component, name=name, platform=once, emit_src=False)
+    for module, part in once.modules.items():
+        text += verilog.convert(part, name=module, platform=_Once(module, part), emit_src=False)
+    return _merge(text)
+
+
+class _Once:
+    """Platform that collects components which many parents share, so that each is converted once."""
+
+    def __init__(self, name: str, top: wiring.Component):
+        self.name, self.top = name, top
+        self.modules: dict[str, wiring.Component] = {}
+
+
+def once(component: wiring.Component, platform):
+    """Return an instance of the module that equal components share while Verilog is written, else None.
+
+    The first line of `elaborate` of a component that stands in a design a thousand times asks this; simulation elaborates each.
+
+    Parameters
+    ----------
+    component : wiring.Component
+        Its class and its attribute `config` say all about it.
+    platform : object
+        As given to `elaborate`.
+
+    Returns
+    -------
+    Instance or None
+    """
+    if not isinstance(platform, _Once) or component is platform.top:
+        return None
+    module = f"{platform.name}_{type(component).__name__.lower()}"
+    assert platform.modules.setdefault(module, component).config == component.config
+    ports = {
+        f"{'i' if member.flow == In else 'o'}_{'__'.join(map(str, path))}": value
+        for path, member, value in component.signature.flatten(component)
+    }
+    return Instance(module, i_clk=ClockSignal(), i_rst=ResetSignal(), **ports)
 
 
 def _merge(text: str) -> str:
