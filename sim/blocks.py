@@ -48,13 +48,17 @@ class Block:
         return emit(self.component(config), self.name)
 
 
-ARRAY = "rows cols bundle port act_bits weight_bits acc_bits overflow mult_stages add_stages"
+ELEMENT = "bundle act_bits weight_bits acc_bits overflow mult_stages add_stages"
+ARRAY = f"rows cols port {ELEMENT}"
 
 BLOCKS = {
     block.name: block
     for block in (
+        Block("uspe", "holds a bundle of B activations, takes one (value, index) per cycle, multiplies, accumulates", ELEMENT),
         Block("stce", "R x C array of `uspe`: output or weight stationary per tile, any N:M", ARRAY),
-        Block("accumulator", "partial sums that go once more through the array: one row in and one out per cycle", "cols acc_bits acc_rows"),
+        Block(
+            "accumulator", "partial sums that go once more through the array: one row in and one out per cycle", "cols acc_bits acc_rows"
+        ),
         Block("vector", "weighted sums and maxima over windows: residual add and pooling", "cols act_bits acc_bits overflow"),
         Block("postprocess", "bias, requantisation, zero point and clip, by channel", "cols act_bits acc_bits mult_bits param_rows"),
         Block("lfsr", "words of stochastic rounding, one lane per column", "cols"),
