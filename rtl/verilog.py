@@ -95,14 +95,13 @@ def _merge(text: str) -> str:
         first: dict[str, str] = {}
         same = {module: first.setdefault(body, module) for module, body in modules.items()}
         merged = len(first) < len(modules)
-        modules = {
-            module: INSTANCE.sub(lambda match: f"  {same.get(match[1], match[1])} ", body) for body, module in first.items()
-        }
+        modules = {module: INSTANCE.sub(lambda match: f"  {same.get(match[1], match[1])} ", body) for body, module in first.items()}
     short = {module: re.sub(r"\W+", "_", module).strip("_") for module in modules}
-    return "\n".join(
-        f"module {short[module]} " + INSTANCE.sub(lambda match: f"  {short.get(match[1], match[1])} ", body)
-        for module, body in modules.items()
-    )
+    return "\n".join(f"module {short[module]} {_rename(body, short)}" for module, body in modules.items())
+
+
+def _rename(body: str, names: dict[str, str]) -> str:
+    return INSTANCE.sub(lambda match: f"  {names.get(match[1], match[1])} ", body)
 
 
 def _prune(body: str, ports: set[str]) -> str:
