@@ -74,7 +74,7 @@ class _Builder:
         weights = self.rng.integers(-top, top, (filters, *window.kernel, channels // groups))
         weights *= self.rng.random(weights.shape) < self.rng.choice([0.2, 1.0])
         shape = (filters,) if len(source.shape) == 1 else (*window.positions(height, width), filters)
-        spread = window.taps * channels / groups * top
+        spread = (window.taps * channels / groups) ** 0.5 * top
         fields = self.common("Gemm" if linear else "Conv", source, shape)
         self.operators.append(
             MatrixProduct(

@@ -6,14 +6,15 @@ import argparse
 import io
 import zipfile
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from accel.cli.terminal import Progress, add_config, command, say, table, write
 from accel.errors import RangeError
-from accel.result import Result
+
+if TYPE_CHECKING:  # the model is loaded when it is run: `accel --help` does without
+    from numpy.typing import NDArray
+
+    from accel.result import Result
 
 EXAMPLES = """
 accel simulate digits-cnn
@@ -72,6 +73,8 @@ def read_arrays(path: Path, name: str) -> dict[str, NDArray[Any]]:
     RangeError
         If the file cannot be read or holds something else; pickled objects are refused.
     """
+    import numpy as np
+
     try:
         found = np.load(path, allow_pickle=False)
         return {name: found} if isinstance(found, np.ndarray) else {key: found[key] for key in found.files}
@@ -83,6 +86,8 @@ def read_arrays(path: Path, name: str) -> dict[str, NDArray[Any]]:
 
 def save(result: Result, folder: Path) -> None:
     """Write a result's files; ``result.json`` comes last, so that where it is, the others are whole."""
+    import numpy as np
+
     if result.outputs:
         arrays = io.BytesIO()
         np.savez(arrays, allow_pickle=False, **result.outputs)
@@ -93,24 +98,17 @@ def save(result: Result, folder: Path) -> None:
 
 def summary(result: Result) -> str:
     """Show a result to a person."""
+    from accel.schedule.lower import dense
+
+    whole = str(dense(result.config))
     headings = ["layer", "operator", "m", "k", "n", "flow", "N:M", "MACs dense", "MACs done", "cycles", "busy %", "overflows"]
     rows = [
         [
-            x.name,
-            x.operator,
-            x.m,
-            x.k,
-            x.n,
-            x.dataflow or "",
-            x.pattern or "",
-            x.macs_dense,
-            x.macs_executed,
-            x.cycles,
-            100 * x.utilisation,
-            x.overflowed,
+            x.name, x.operator, x.m, x.k, x.n, x.dataflow or "", "dense" if x.pattern == whole else x.pattern or "", x.macs_dense,
+            x.macs_executed, x.cycles, 100 * x.utilisation, x.overflowed,
         ]
         for x in result.layers
-    ]
+    ]  # fmt: skip
     stored, indices = (sum(getattr(x, name) for x in result.layers) / 8192 for name in ("weight_bits", "index_bits"))
     time = f"{result.seconds * 1e6:,.1f} us at {result.config.clock_mhz:g} MHz"
     lines = [

@@ -1,0 +1,235 @@
+"""The command line: what it prints, writes and returns."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import onnx
+import pytest
+
+import accel
+from accel import cli, presets
+from accel.cli import terminal
+from accel.errors import MismatchError, RangeError, ToolError
+from tests.qdq import Model
+
+COMMAND = [sys.executable, "-m", "accel"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """Write a convolution and a linear layer as QDQ ONNX."""
+    rng = np.random.default_rng(0)
+    build = Model()
+    x = build.fake(build.input("batch", 8, 4, 4), 0.05, 128)
+    conv = build.node("Conv", x, build.weights(rng.integers(-127, 128, (16, 8, 3, 3)).astype(np.int8), 0.01), pads=[1, 1, 1, 1])
+    relu = build.fake(build.node("Relu", conv), 0.1)
+    flat = build.node("Flatten", relu)
+    weights = build.weights(rng.integers(-127, 128, (256, 10)).astype(np.int8), 0.01)
+    build.output(build.fake(build.node("MatMul", flat, weights), 0.2, 100))
+    path = tmp_path_factory.mktemp("model") / "small.onnx"
+    onnx.save(build.proto, path)
+    return path
+
+
+@pytest.fixture
+def inputs(tmp_path):
+    path = tmp_path / "x.npz"
+    np.savez(path, x=np.random.default_rng(1).normal(0, 2, (6, 8, 4, 4)).astype(np.float32))
+    return path
+
+
+def run(capsys, *arguments) -> tuple[int, str, str]:
+    code = cli.main([str(argument) for argument in arguments])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_simulate_prints_a_table(capsys, model):
+    code, out, err = run(capsys, "simulate", model, "--config", "tiny")
+    assert code == 0
+    assert "excludes memory" in out
+    assert "small on tiny, batch 1:" in out
+    assert re.findall(r"^\S+ +(\w+) .* [ow]s +dense ", out, re.MULTILINE) == ["Conv", "MatMul"]
+    assert "Traceback" not in err
+
+
+def test_simulate_prints_json_alone(capsys, model, inputs):
+    code, out, _ = run(capsys, "simulate", model, "--json", "--inputs", inputs, "--batch", 2)
+    report = json.loads(out)
+    assert code == 0
+    assert (report["batch"], report["config"]["name"]) == (2, "edge-int8")
+    assert all(output["sha256"] for output in report["outputs"].values())
+
+
+def test_simulate_writes_whole_files(capsys, model, inputs, tmp_path):
+    runs = []
+    for folder in (tmp_path / "a", tmp_path / "deep" / "b"):
+        code, _, err = run(capsys, "simulate", model, "--inputs", inputs, "--out", folder, "--pattern", "2:8")
+        assert code == 0
+        assert f"results are in {folder}" in err
+        runs.append({path.name: path.read_bytes() for path in folder.iterdir()})
+    assert runs[0] == runs[1]
+    assert set(runs[0]) == {"result.json", "layers.csv", "outputs.npz"}
+    result = accel.simulate(accel.load(model), "edge-int8", np.load(inputs), pattern="2:8")
+    assert runs[0]["result.json"].decode() == result.to_json()
+    assert runs[0]["layers.csv"].decode() == result.to_csv()
+    with np.load(tmp_path / "a" / "outputs.npz") as written:
+        assert {name: written[name].tolist() for name in written} == {name: values.tolist() for name, values in result.outputs.items()}
+
+
+def test_simulate_tells_the_energy_pruned(capsys, model):
+    wide = model  # its only convolution is the first, its only linear layer the last: nothing is eligible
+    _, out, _ = run(capsys, "simulate", wide, "--pattern", "2:8")
+    assert "energy removed" not in out
+
+
+def test_npy_input(capsys, model, inputs, tmp_path):
+    np.save(tmp_path / "x.npy", np.load(inputs)["x"])
+    one = run(capsys, "simulate", model, "--json", "--inputs", tmp_path / "x.npy")
+    assert one == run(capsys, "simulate", model, "--json", "--inputs", inputs)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["simulate", "nothing.onnx"], "nothing.onnx: network must be an ONNX file or one of .*, not a missing file"),
+        (
+            ["simulate", "MODEL", "--config", "big"],
+            "config must be one of edge-int8, sat-vcu1525, tiny or the path of a YAML file, not 'big'",
+        ),
+        (["simulate", "MODEL", "--batch", "0"], r"batch must be an int in \[1, 16777215\], not 0"),
+        (["simulate", "MODEL", "--pattern", "8"], "pattern must be N:M such as 2:8, not '8'"),
+        (
+            ["simulate", "MODEL", "--inputs", "gone.npz"],
+            r"inputs must be a readable .npz or .npy file, not 'gone.npz' \(No such file or directory\)",
+        ),
+        (["simulate", "MODEL", "--inputs", "MODEL"], "inputs must be a .npz or .npy file of numbers, not '.*' .*"),
+        (["verilog", "nothing"], "block must be one of uspe, .*, not 'nothing'"),
+        (["cosim", "nothing"], "block must be one of uspe, .*, not 'nothing'"),
+        (["cosim", "lfsr", "--simulator", "vcs"], "simulator must be one of icarus, verilator, not 'vcs'"),
+        (["cosim", "lfsr", "--cases", "0"], "cases must be 1 or more, not 0"),
+    ],
+)
+def test_a_mistake_is_one_line(capsys, model, arguments, message):
+    code, out, err = run(capsys, *(model if a == "MODEL" else a for a in arguments))
+    assert (code, out) == (2, "")
+    assert re.fullmatch(f"accel: error: {message}", err.splitlines()[-1])
+
+
+@pytest.mark.parametrize("arguments", [[], ["nothing"], ["simulate"], ["simulate", "x", "--batch", "two"], ["list", "things"]])
+def test_usage_errors_return_2(capsys, arguments):
+    with pytest.raises(SystemExit, match=r"^2$"):
+        cli.main(arguments)
+    assert "usage: accel" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("what", ["", "simulate", "verilog", "cosim", "list", "run"])
+def test_help_has_examples(capsys, what):
+    with pytest.raises(SystemExit, match=r"^0$"):
+        cli.main([*what.split(), "--help"])
+    out = capsys.readouterr().out
+    assert (f"  accel {what}" if what else "exit codes:") in out
+
+
+def test_list(capsys):
+    code, out, _ = run(capsys, "list")
+    assert code == 0
+    assert {"blocks", "presets", "operators"} <= set(out.splitlines())
+    code, out, _ = run(capsys, "list", "operators", "--json")
+    assert {"operator": "Conv"} in json.loads(out)["operators"]
+    code, out, _ = run(capsys, "list", "presets", "--json")
+    assert [row["preset"] for row in json.loads(out)["presets"]] == ["edge-int8", "sat-vcu1525", "tiny"]
+
+
+def test_verilog(capsys, tmp_path):
+    code, out, _ = run(capsys, "verilog", "accumulator", "--config", "tiny")
+    assert code == 0
+    assert out.startswith("module accumulator ")
+    file = tmp_path / "new" / "accumulator.v"
+    assert run(capsys, "verilog", "accumulator", "--config", "tiny", "-o", file)[:2] == (0, "")
+    assert file.read_text() == out
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(MismatchError("differs"), 1), (RangeError("wrong"), 2), (ToolError("missing"), 3), (KeyboardInterrupt(), 130)]
+)
+def test_exit_codes(capsys, monkeypatch, error, code):
+    def fail():
+        raise error
+
+    monkeypatch.setattr(presets, "names", fail)
+    got, out, err = run(capsys, "list", "presets")
+    assert (got, out, len(err.splitlines())) == (code, "", 1)
+
+
+def test_write_is_whole_or_absent(tmp_path, monkeypatch):
+    file = tmp_path / "file"
+    terminal.write(file, "old")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(RangeError, match=r"^output must be a file that can be written, not '.*file' \(No space left on device\)$"):
+        terminal.write(file, "new")
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("file", "old")]
+    monkeypatch.undo()
+    with pytest.raises(RangeError, match=r"^output must be a file that can be written, not '.*' \(.*\)$"):
+        terminal.write(file / "below", "new")
+
+
+def test_written_files_are_as_readable_as_others(tmp_path):
+    terminal.write(tmp_path / "ours", "x")
+    (tmp_path / "plain").write_text("x")
+    assert (tmp_path / "ours").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_table():
+    shown = terminal.table(["name", "count", "part"], [["a", 1234567, 0.25], ["bb", None, 12.0]])
+    assert shown.splitlines() == ["name      count  part", "----  ---------  ----", "a     1,234,567   0.2", "bb            -  12.0"]
+    assert terminal.table(["name"], []) == "name\n----"
+
+
+def test_progress(capsys, monkeypatch):
+    monkeypatch.setattr(terminal, "QUIET", 0.0)
+    terminal.Progress("work")(1, 4, "part")
+    assert capsys.readouterr().err == "work: 1/4 part\n"
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    watched = terminal.Progress("work")
+    watched(1, 4, "part")
+    watched(4, 4, "done")
+    assert capsys.readouterr().err == "\r\x1b[Kwork: 1/4 part\r\x1b[Kwork: 4/4 done\n"
+
+
+def test_module_and_version():
+    assert subprocess.check_output([*COMMAND, "--version"], text=True) == f"accel {accel.__version__}\n"
+
+
+def test_public_names():
+    assert [getattr(accel, name) for name in accel.__all__]
+    with pytest.raises(AttributeError, match=r"^module 'accel' has no attribute 'nothing'$"):
+        accel.nothing  # noqa: B018 -- the attribute is the test
+
+
+def test_closed_pipe_is_quiet():
+    done = subprocess.run(
+        f"{sys.executable} -m accel list | true; exit ${{PIPESTATUS[0]}}", shell=True, executable="/bin/bash", capture_output=True
+    )
+    assert (done.returncode, done.stderr) in [(141, b""), (0, b"")]
+
+
+def test_interrupt_is_one_line(model, tmp_path):
+    fifo = tmp_path / "x.npz"
+    os.mkfifo(fifo)
+    process = subprocess.Popen([*COMMAND, "simulate", str(model), "--inputs", str(fifo)], stderr=subprocess.PIPE, text=True)
+    with fifo.open("wb"):  # returns once the command has opened it to read, and so waits
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (130, "accel: interrupted\n")

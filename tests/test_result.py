@@ -1,0 +1,96 @@
+"""What a result says of itself: units, versions, equal bytes for equal runs."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import hashlib
+import io
+import json
+
+import numpy as np
+import pytest
+
+from accel import presets, simulate
+from accel.graph.network import Port
+from accel.result import CAUSES, UNITS, LayerResult
+from tests.random_network import random_network
+
+TINY = presets.load("tiny")
+
+
+def _inputs(network):
+    tensor = network.tensors["t0"]
+    x = np.random.default_rng(0).integers(tensor.format.lo, tensor.format.hi + 1, (4, *tensor.shape))
+    return tensor.to_onnx(x)
+
+
+@pytest.fixture(scope="module")
+def network():
+    return random_network(np.random.default_rng(4))
+
+
+@pytest.fixture(scope="module")
+def result(network):
+    return simulate(network, TINY, _inputs(network), batch=2)
+
+
+def test_json_states_what_it_is(result):
+    report = json.loads(result.to_json())
+    assert (report["schema_version"], report["excludes"], report["seed"]) == (1, ["memory"], None)
+    assert set(report["versions"]) == {"accel", "numpy", "numba", "python"}
+    assert report["config"] == dataclasses.asdict(TINY)
+    assert (report["network"], report["batch"], report["cycles"], report["seconds"]) == ("random", 2, result.cycles, result.seconds)
+    assert [layer["cycles"] for layer in report["layers"]] == [layer.cycles for layer in result.layers]
+    (name, output), *others = report["outputs"].items()
+    values, form = result.outputs[name], result.formats[name]
+    assert not others
+    assert output == {
+        "bits": form.bits, "signed": not form.unsigned, "scale": form.scale, "zero_point": form.zero_point + form.offset,
+        "shape": list(values.shape), "sha256": hashlib.sha256(values.tobytes()).hexdigest(),
+    }  # fmt: skip
+
+
+def test_every_number_of_a_layer_has_a_unit(result):
+    numbers = {name for layer in result.layers for name, value in layer.row().items() if isinstance(value, (int, float))}
+    assert numbers <= set(UNITS)
+
+
+def test_csv_holds_the_layers(result):
+    heading, *rows = csv.reader(io.StringIO(result.to_csv()))
+    assert "cycles [cycle, excludes memory]" in heading
+    assert {f"{cause} slots [PE cycle]" for cause in CAUSES} < set(heading)
+    column = [name.split(" [")[0] for name in heading]
+    assert len(rows) == len(result.layers)
+    for row, layer in zip(rows, result.layers, strict=True):
+        told = dict(zip(column, row, strict=True))
+        assert told == {name: "" if value is None else str(value) for name, value in layer.row().items()}
+
+
+def test_csv_without_layers_has_its_heading(result):
+    assert dataclasses.replace(result, layers=()).to_csv() == result.to_csv().splitlines()[0] + "\n"
+
+
+def test_equal_runs_give_equal_bytes(network, result):
+    again = simulate(network, TINY, _inputs(network), batch=2)
+    assert (again.to_json(), again.to_csv()) == (result.to_json(), result.to_csv())
+    other = simulate(network, TINY, _inputs(network)[::-1], batch=2)
+    assert other.to_json() != result.to_json()
+
+
+def test_real_values(network, result):
+    ((name, values),) = result.outputs.items()
+    form = result.formats[name]
+    np.testing.assert_array_equal(result.real(name), form.scale * (values - form.offset - form.zero_point))
+
+
+def test_shapes_only_have_no_digest(network):
+    output = network.outputs[0]
+    shapes = simulate(dataclasses.replace(network, outputs=(Port("y", output.tensor, True),)), TINY)
+    told = json.loads(shapes.to_json())["outputs"]["y"]
+    assert (told["sha256"], told["shape"]) == (None, ["batch", network.tensors[output.tensor].shape[0]])
+
+
+def test_idle_layer_is_not_utilised():
+    layer = LayerResult(name="view", operator="Reshape", stage="FF", m=0, k=0, n=0)
+    assert (layer.utilisation, layer.cycles) == (0.0, 0)
