@@ -95,7 +95,7 @@ def _merge(text: str) -> str:
         first: dict[str, str] = {}
         same = {module: first.setdefault(body, module) for module, body in modules.items()}
         merged = len(first) < len(modules)
-        modules = {module: INSTANCE.sub(lambda match: f"  {same.get(match[1], match[1])} ", body) for body, module in first.items()}
+        modules = {module: _rename(body, same) for body, module in first.items()}
     short = {module: re.sub(r"\W+", "_", module).strip("_") for module in modules}
     return "\n".join(f"module {short[module]} {_rename(body, short)}" for module, body in modules.items())
 
