@@ -1,6 +1,6 @@
 """Number rules of the datapath as combinational logic, shared by the blocks: overflow, rounding shift, clip, delay."""
 
-from amaranth import Cat, Module, Mux, Signal, Value
+from amaranth import Cat, Const, Module, Mux, Signal, Value, signed
 
 from accel.config import AcceleratorConfig
 from accel.formats import Overflow
@@ -18,17 +18,12 @@ def delay(m: Module, value: Value, cycles: int, name: str) -> Value:
 def fits(value: Value, bits: int) -> Value:
     """Tell whether signed `value` is one of `bits` bits: all bits from bit `bits` - 1 up are equal."""
     head = value[bits - 1 :]
-    return head.all() | ~head.any()
+    return head.all() | ~head.any() if len(head) else Const(1)
 
 
-def saturate(m: Module, value: Value, bits: int) -> Value:
-    """Return the signed integer of `bits` bits nearest to signed `value`."""
-    if len(value) <= bits:
-        return value
-    exact = Signal.like(value, name="unsaturated")
-    m.d.comb += exact.eq(value)
-    bound = Cat((~exact[-1]).replicate(bits - 1), exact[-1])
-    return Mux(fits(exact, bits), exact[:bits], bound).as_signed()
+def bound(sign: Value, bits: int) -> Value:
+    """Return the signed integer of `bits` bits that lies farthest on the side of `sign`."""
+    return Cat((~sign).replicate(bits - 1), sign).as_signed()
 
 
 def overflow_rule(m: Module, value: Value, config: AcceleratorConfig) -> tuple[Value, Value]:
@@ -38,30 +33,43 @@ def overflow_rule(m: Module, value: Value, config: AcceleratorConfig) -> tuple[V
     """
     bits = config.acc_bits
     if len(value) <= bits:
-        return value, Value.cast(0)
+        return value, Const(0)
     exact = Signal.like(value, name="exact")
-    m.d.comb += exact.eq(value)
-    kept = saturate(m, exact, bits) if config.on_overflow is Overflow.SATURATE else exact[:bits].as_signed()
-    return kept, ~fits(exact, bits)
+    outside = Signal()
+    m.d.comb += [exact.eq(value), outside.eq(~fits(exact, bits))]
+    kept = exact[:bits].as_signed()
+    if config.on_overflow is Overflow.SATURATE:
+        kept = Mux(outside, bound(exact[-1], bits), kept)
+    return kept, outside
 
 
-def round_shift(m: Module, value: Value, shift: Value, rounding: Value) -> tuple[Value, Value]:
-    """Shift signed `value` right and say which way it rounds; quotient + carry is the rounded quotient.
+def round_shift(m: Module, value: Value, shift: Value, rounding: Value, bits: int) -> tuple[Value, Value]:
+    """Shift signed `value` right into `bits` bits and say which way it rounds.
 
-    A logarithmic shifter keeps the last bit lost (`guard`) and whether any bit below it was set (`sticky`), so that a tie is seen
-    without a second shifter. `rounding` counts floor, half_up, half_even.
+    Returns the quotient, rounded down and saturated, and the carry that rounds it: their sum is the rounded quotient where that fits.
+    A logarithmic shifter, widest shift first, so that each stage keeps only the bits which the later ones can still bring into the
+    quotient. The last bit lost is the `guard`; `sticky` tells whether any bit below it was set. `rounding` counts floor, half_up and
+    half_even.
     """
     window = Cat(0, value).as_signed()  # bit 0 is the guard
-    sticky = Value.cast(0)
-    for stage, on in enumerate(shift):
-        lost = window[: 1 << stage]
-        shifted = Signal.like(window, name=f"shifted_{stage}")
-        lost_any = Signal(name=f"lost_{stage}")
-        m.d.comb += [shifted.eq(Mux(on, window >> (1 << stage), window)), lost_any.eq(sticky | on & lost.any())]
-        window, sticky = shifted, lost_any
+    outside, sticky = Const(0), Const(0)
+    for stage, on in reversed(list(enumerate(shift))):
+        step = 1 << stage
+        width = bits + step
+        moved = Mux(on, window >> step, window)[:width]
+        kept = Signal(signed(len(moved)), name=f"window_{stage}")
+        lost = Signal(name=f"sticky_{stage}")
+        left = Signal(name=f"outside_{stage}")
+        m.d.comb += [
+            kept.eq(moved),
+            lost.eq(sticky | on & window[:step].any()),
+            left.eq(outside | ~fits(window, width + step) | ~on & ~fits(window, width)),
+        ]
+        window, sticky, outside = kept, lost, left
     guard, quotient = window[0], window[1:].as_signed()
     half_up, half_even = rounding
-    return quotient, guard & (half_up | half_even & (sticky | quotient[0]))
+    carry = guard & (half_up | half_even & (sticky | quotient[0]))
+    return Mux(outside, bound(value[-1], bits), quotient), carry
 
 
 def clip(value: Value, lo: Value, hi: Value) -> Value:

@@ -32,11 +32,13 @@ class Lfsr(wiring.Component):
 
     def __init__(self, config: AcceleratorConfig):
         self.config = config
-        super().__init__({
-            "seed": In(stream.Signature(shapes.words(config))),
-            "i": In(stream.Signature(shapes.draw(config))),
-            "o": Out(stream.Signature(shapes.words(config))),
-        })
+        super().__init__(
+            {
+                "seed": In(stream.Signature(shapes.words(config))),
+                "i": In(stream.Signature(shapes.draw(config))),
+                "o": Out(stream.Signature(shapes.words(config))),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()

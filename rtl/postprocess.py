@@ -9,7 +9,7 @@ from accel import isa
 from accel.config import AcceleratorConfig
 
 from . import shapes
-from .arithmetic import clip, delay, round_shift, saturate
+from .arithmetic import clip, delay, round_shift
 
 
 class PostprocessLane(wiring.Component):
@@ -38,17 +38,19 @@ class PostprocessLane(wiring.Component):
 
     def __init__(self, config: AcceleratorConfig):
         self.config = config
-        super().__init__({
-            "acc": In(signed(config.acc_bits)),
-            "bias": In(signed(config.acc_bits)),
-            "mult": In(unsigned(config.mult_bits)),
-            "shift": In(unsigned(isa.SHIFT_BITS)),
-            "rounding": In(unsigned(2)),
-            "zero_point": In(signed(config.act_bits)),
-            "lo": In(signed(config.act_bits)),
-            "hi": In(signed(config.act_bits)),
-            "value": Out(signed(config.act_bits)),
-        })
+        super().__init__(
+            {
+                "acc": In(signed(config.acc_bits)),
+                "bias": In(signed(config.acc_bits)),
+                "mult": In(unsigned(config.mult_bits)),
+                "shift": In(unsigned(isa.SHIFT_BITS)),
+                "rounding": In(unsigned(2)),
+                "zero_point": In(signed(config.act_bits)),
+                "lo": In(signed(config.act_bits)),
+                "hi": In(signed(config.act_bits)),
+                "value": Out(signed(config.act_bits)),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -66,8 +68,8 @@ class PostprocessLane(wiring.Component):
         # Stage 4: shift. Beyond one bit more than an activation has, neither carry nor zero point brings a quotient back into lo..hi.
         quotient = Signal(signed(config.act_bits + 1), reset_less=True)
         carry = Signal(reset_less=True)
-        exact, up = round_shift(m, product, shift, self.rounding)
-        m.d.sync += [quotient.eq(saturate(m, exact, len(quotient))), carry.eq(up)]
+        floor, up = round_shift(m, product, shift, self.rounding, len(quotient))
+        m.d.sync += [quotient.eq(floor), carry.eq(up)]
 
         # Stage 5: round, add the zero point, clip.
         value = Signal(signed(config.act_bits), reset_less=True)
@@ -101,13 +103,15 @@ class Postprocess(wiring.Component):
 
     def __init__(self, config: AcceleratorConfig):
         self.config = config
-        super().__init__({
-            "params": In(stream.Signature(shapes.params(config))),
-            "job": In(stream.Signature(shapes.post(config))),
-            "array": In(stream.Signature(shapes.row(config))),
-            "vector": In(stream.Signature(shapes.row(config))),
-            "o": Out(stream.Signature(shapes.result(config))),
-        })
+        super().__init__(
+            {
+                "params": In(stream.Signature(shapes.params(config))),
+                "job": In(stream.Signature(shapes.post(config))),
+                "array": In(stream.Signature(shapes.row(config))),
+                "vector": In(stream.Signature(shapes.row(config))),
+                "o": Out(stream.Signature(shapes.result(config))),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -134,8 +138,9 @@ class Postprocess(wiring.Component):
             m.d.sync += row.eq(Mux(job.vector, self.vector.payload.as_value(), self.array.payload.as_value()))
             shared = {name: delay(m, job[name], 5, name) for name in ("zero_point", "lo", "hi")}
             shared["rounding"] = delay(m, job.rounding, 4, "rounding")
-            m.d.sync += self.o.payload.overflow.eq(delay(m, row.overflow, 4, "overflow"))
+            overflow = delay(m, row.overflow, 5, "overflow")
             m.d.sync += Cat(valid, self.o.valid).eq(Cat(take, valid))
+        m.d.comb += self.o.payload.overflow.eq(overflow)
         for column in range(config.cols):
             lane = PostprocessLane(config)
             m.submodules[f"lane_{column}"] = EnableInserter(advance)(lane)

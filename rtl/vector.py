@@ -35,15 +35,17 @@ class VectorLane(wiring.Component):
 
     def __init__(self, config: AcceleratorConfig):
         self.config = config
-        super().__init__({
-            "x": In(signed(config.act_bits)),
-            "coefficient": In(signed(isa.COEFFICIENT_BITS)),
-            "step": In(1),
-            "first": In(1),
-            "maximum": In(1),
-            "acc": Out(signed(config.acc_bits)),
-            "overflow": Out(1),
-        })
+        super().__init__(
+            {
+                "x": In(signed(config.act_bits)),
+                "coefficient": In(signed(isa.COEFFICIENT_BITS)),
+                "step": In(1),
+                "first": In(1),
+                "maximum": In(1),
+                "acc": Out(signed(config.acc_bits)),
+                "overflow": Out(1),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -91,11 +93,13 @@ class Vector(wiring.Component):
 
     def __init__(self, config: AcceleratorConfig):
         self.config = config
-        super().__init__({
-            "job": In(stream.Signature(shapes.vector(config))),
-            "x": In(stream.Signature(shapes.lanes(config))),
-            "o": Out(stream.Signature(shapes.row(config))),
-        })
+        super().__init__(
+            {
+                "job": In(stream.Signature(shapes.vector(config))),
+                "x": In(stream.Signature(shapes.lanes(config))),
+                "o": Out(stream.Signature(shapes.row(config))),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()

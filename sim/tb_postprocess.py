@@ -27,11 +27,11 @@ def pack_jobs(config: AcceleratorConfig, jobs: Sequence[Post]) -> list[int]:
 
 
 def random_params(config: AcceleratorConfig, rng: np.random.Generator, vectors: int) -> Params:
-    """Draw parameters: half the channels scale by a power of two into the range of an activation, so that ties are common."""
+    """Draw parameters: most channels scale by a power of two into the range of an activation, so that ties are common."""
     shape = (vectors, config.cols)
     power = rng.integers(0, config.mult_bits, shape) * (rng.random(shape) < 0.5)
     shift = np.minimum(power + rng.integers(0, max(1, config.acc_bits - config.act_bits), shape, endpoint=True), (1 << SHIFT_BITS) - 1)
-    wild = rng.random(shape) < 0.5
+    wild = rng.random(shape) < 0.3
     most = (1 << config.mult_bits) - 1
     return Params(
         rng.integers(config.acc.lo, config.acc.hi, shape, endpoint=True) >> rng.integers(0, config.acc_bits, shape),
@@ -43,10 +43,11 @@ def random_params(config: AcceleratorConfig, rng: np.random.Generator, vectors: 
 def random_sums(config: AcceleratorConfig, rng: np.random.Generator, params: Params) -> NDArray[np.int64]:
     """Draw a sum for each parameter: an extreme, any magnitude, or one at or beside a tie where the multiplier is a power of two."""
     lo, hi, shape = config.acc.lo, config.acc.hi, params.bias.shape
-    half = np.clip((1 << np.clip(params.shift - 1, 0, config.acc_bits)) // np.maximum(params.mult, 1), 1, hi)  # scales to half an output
+    half = np.clip((1 << np.clip(params.shift - 1, 0, 62)) // np.maximum(params.mult, 1), 1, hi)  # scales to half an output
     near = np.clip(rng.integers(2 * config.act.lo, 2 * config.act.hi, shape), lo // half, hi // half)
     some = rng.integers(lo, hi, shape, endpoint=True) >> rng.integers(0, config.acc_bits, shape)
-    tie = near * half + rng.choice([-1, 0, 0, 1], shape) - params.bias
+    beside = (half >> rng.integers(1, 5, shape)) * rng.choice([-1, 0, 1], shape)
+    tie = near * half + beside - params.bias
     drawn = np.choose(rng.integers(0, 4, shape), [rng.choice([lo, hi], shape), some, tie, tie])
     return np.asarray(np.clip(drawn, lo, hi), np.int64)
 
