@@ -21,14 +21,11 @@ class Block:
         One line for the README.
     varies : str
         Configuration fields the block depends on, separated by spaces: what the long run varies.
-    takes : str
-        The field that the class takes instead of the whole configuration.
     """
 
     name: str
     summary: str
     varies: str
-    takes: str = ""
 
     @property
     def bench(self) -> str:
@@ -38,8 +35,7 @@ class Block:
     def component(self, config: AcceleratorConfig) -> Any:
         """Build the Amaranth component."""
         module = import_module(f"accel.rtl.{self.name}")
-        cls = getattr(module, "".join(part.capitalize() for part in self.name.split("_")))
-        return cls(getattr(config, self.takes) if self.takes else config)
+        return getattr(module, "".join(part.capitalize() for part in self.name.split("_")))(config)
 
     def verilog(self, config: AcceleratorConfig) -> str:
         """Write the Verilog, top module named as the block."""
@@ -50,6 +46,7 @@ class Block:
 
 ELEMENT = "bundle act_bits weight_bits acc_bits overflow mult_stages add_stages"
 ARRAY = f"rows cols port {ELEMENT}"
+CORE = f"{ARRAY} mult_bits acc_rows param_rows"
 
 BLOCKS = {
     block.name: block
@@ -61,6 +58,7 @@ BLOCKS = {
         ),
         Block("vector", "weighted sums and maxima over windows: residual add and pooling", "cols act_bits acc_bits overflow"),
         Block("postprocess", "bias, requantisation, zero point and clip, by channel", "cols act_bits acc_bits mult_bits param_rows"),
+        Block("core", "`stce`, `accumulator`, `vector` and `postprocess`, wired: a layer from operands to results", CORE),
         Block("lfsr", "words of stochastic rounding, one lane per column", "cols"),
     )
 }

@@ -22,6 +22,7 @@ import accel.config
 from accel.config import AcceleratorConfig
 from accel.errors import MismatchError, RangeError, ToolError
 from accel.sim.blocks import BLOCKS
+from accel.sim.mutants import MUTANTS
 
 SIMULATORS = ("icarus", "verilator")
 ROOT = Path(accel.config.__file__).parents[1]
@@ -105,6 +106,8 @@ def cosim(
         raise RangeError(f"simulator must be one of {', '.join(SIMULATORS)}, not {simulator!r}")
     if cases < 1:
         raise RangeError(f"cases must be 1 or more, not {cases}")
+    if mutant and mutant not in (names := [planted.name for planted in MUTANTS[block]]):
+        raise RangeError(f"mutant must be one of {', '.join(names)}, not {mutant!r}")
     check_tools(simulator)
     began = time.perf_counter()
     verilog = write_verilog(block, config, mutant)
