@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from accel.config import AcceleratorConfig
 from accel.golden.stce import stce
@@ -14,13 +16,15 @@ from accel.schedule.gemm import Placed, feed
 from accel.schedule.transfers import array_transfers
 from accel.sim.bench import Case, Waits
 from accel.sim.pack import pack
-from accel.sparsity import Bundles, Codes, Pattern, bundles, encode
+from accel.sparsity import Codes, Pattern, bundles, encode
 from accel.timing.stce import Job, stce_trace
 from accel.timing.stce import stce as cycles
 
 
-def random_operands(config: AcceleratorConfig, rng: np.random.Generator, m: int, n: int) -> tuple[Bundles, np.ndarray, Codes]:
-    """Draw a reduction, activations and codes: every pattern, extremes and ties made common."""
+def random_operands(
+    config: AcceleratorConfig, rng: np.random.Generator, m: int, n: int
+) -> tuple[int, int, Pattern, NDArray[np.int64], Codes]:
+    """Draw taps, channels, pattern, activations and codes: every pattern, extremes and ties made common."""
     top = int(rng.choice([config.bundle, rng.integers(1, config.bundle, endpoint=True)]))
     pattern = Pattern(int(rng.integers(1, top, endpoint=True)), top)
     pattern = Pattern(config.bundle, config.bundle) if pattern.dense else pattern
@@ -31,7 +35,7 @@ def random_operands(config: AcceleratorConfig, rng: np.random.Generator, m: int,
         return np.where(rng.random(shape) < rng.choice([0.2, 0.9]), rng.integers(fmt.lo, fmt.hi, shape, endpoint=True), some)
 
     codes = encode(draw((n, taps * channels), config.weight), taps, channels, pattern)
-    return bundles(taps, channels, pattern, config.bundle), draw((m, taps * channels), config.act), codes
+    return taps, channels, pattern, draw((m, taps * channels), config.act), codes
 
 
 def random_case(config: AcceleratorConfig, rng: np.random.Generator) -> Case:
@@ -43,7 +47,8 @@ def random_case(config: AcceleratorConfig, rng: np.random.Generator) -> Case:
         width = cols * hop if flow is Dataflow.OS else cols
         m = int(rng.choice([rows, rng.integers(1, rows if flow is Dataflow.OS else 2 * rows, endpoint=True)]))
         n = int(rng.choice([width, rng.integers(1, width, endpoint=True)]))
-        cut, x, codes = random_operands(config, rng, m, n)
+        taps, channels, pattern, x, codes = random_operands(config, rng, m, n)
+        cut = bundles(taps, channels, pattern, config.bundle)
         placed = []
         if flow is Dataflow.OS:
             whole = Tile(dataflow=flow, steps=cut.depth, rows=m)
@@ -77,7 +82,7 @@ def random_case(config: AcceleratorConfig, rng: np.random.Generator) -> Case:
     west, values, indices = (np.concatenate([getattr(s, name) for s in streams]) for name in ("west", "values", "indices"))
     acc, overflow = (np.concatenate(parts) for parts in zip(*expected, strict=True))
     inputs = {
-        "tile": pack(shapes.tile(config), **tile_fields(tiles)),
+        "tile": pack_tiles(config, tiles),
         "west": pack(shapes.west(config), data=west, end=ends),
         "north": pack(shapes.north(config), value=values, index=indices, head=heads),
     }
@@ -98,12 +103,10 @@ def random_case(config: AcceleratorConfig, rng: np.random.Generator) -> Case:
     )
 
 
-def tile_fields(tiles: list[Tile]) -> dict[str, list[int]]:
-    """Fields of the tile stream's payload."""
-    return {
-        "ws": [t.dataflow is Dataflow.WS for t in tiles],
-        **{name: [getattr(t, name) for t in tiles] for name in ("steps", "rows", "first", "last")},
-    }
+def pack_tiles(config: AcceleratorConfig, tiles: Sequence[Tile]) -> list[int]:
+    """Encode tiles of the array."""
+    fields = {name: [getattr(tile, name) for tile in tiles] for name in ("steps", "rows", "first", "last")}
+    return pack(shapes.tile(config), ws=[tile.dataflow is Dataflow.WS for tile in tiles], **fields)
 
 
 def _padded(codes: Codes, width: int) -> tuple[np.ndarray, np.ndarray]:

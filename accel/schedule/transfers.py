@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from accel.config import AcceleratorConfig
-from accel.isa import Dataflow, Tile
+from accel.errors import RangeError
+from accel.isa import Dataflow, Post, Source, Tile, Vector
 from accel.schedule.gemm import Placed
-from accel.sparsity import Bundles, Codes
+from accel.schedule.lower import Product, Reduction
+from accel.sparsity import Bundles, Codes, bundles
+
+
+Integers = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,3 +105,82 @@ def _elements(config: AcceleratorConfig, cut: Bundles, lanes: Sequence[int] | ND
     size = np.where(held >= 0, cut.size[held], 0)
     at = np.arange(-(-int(size.max()) // config.port) * config.port)
     return np.where(at < size[:, None], cut.start[held, None] + at, -1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CoreTransfers:
+    """Transfers of the compute core for one job, in order.
+
+    Parameters
+    ----------
+    array : ArrayTransfers or None
+        Of a matrix product.
+    vectors : list of isa.Vector
+        Jobs of the vector unit, one for each tile of columns.
+    x : int64, shape (beats, cols)
+        Their operand rows.
+    posts : list of isa.Post
+        Jobs of the post-processor.
+    params : int64, shape (vectors, cols), of each of bias, mult and shift
+        Parameter vectors from address 0 on; 0 on columns without a channel.
+    blocks : list of (slice, slice)
+        Rows and columns of the result, in the order in which they are emitted; columns are whole rows of the array.
+    """
+
+    array: ArrayTransfers | None = None
+    vectors: list[Vector] = field(default_factory=list)
+    x: Integers
+    posts: list[Post]
+    params: tuple[Integers, Integers, Integers]
+    blocks: list[tuple[slice, slice]]
+
+    def emitted(self, result: NDArray[Any], fill: Any) -> NDArray[Any]:
+        """Order a result of shape (m, n) as it leaves the core, shape (rows, cols), `fill` on columns without a channel."""
+        cols = self.x.shape[1]
+        wide = np.pad(result, ((0, 0), (0, max(at.stop for _, at in self.blocks) - result.shape[1])), constant_values=fill)
+        return np.concatenate([wide[block].reshape(-1, cols) for block in self.blocks])
+
+
+def core_transfers(config: AcceleratorConfig, job: Product | Reduction, x: Integers, placed: Sequence[Placed] = ()) -> CoreTransfers:
+    """Order everything that the compute core takes for a job.
+
+    Parameters
+    ----------
+    config : AcceleratorConfig
+    job : Product or Reduction
+        With codes and requantisation.
+    x : int64, shape (m, k) or (m, beats, n)
+        Its operands.
+    placed : sequence of Placed
+        Tiles of a product in order.
+
+    Raises
+    ------
+    RangeError
+        If the parameters do not fit the post-processor's memory.
+    """
+    cols, post = config.cols, job.post
+    if isinstance(job, Product):
+        assert job.codes is not None and post is not None
+        cut = bundles(job.taps, job.channels, job.pattern, config.bundle)
+        array = array_transfers(config, placed, cut, x, Codes(job.codes.values.astype(np.int64), job.codes.positions))
+        groups = config.add_stages if placed[0].tile.dataflow is Dataflow.OS else 1
+        blocks = [(slice(at.m, at.m + at.rows), slice(at.n, at.n + groups * cols)) for at in placed if at.tile.last]
+        vectors, rows, source = [], np.zeros((0, cols), np.int64), Source.ARRAY
+    else:
+        array, groups, source = None, 1, Source.VECTOR
+        blocks = [(slice(0, job.m), slice(n, n + cols)) for n in range(0, job.n, cols)]
+        vectors = [job.instruction(job.m)] * len(blocks)
+        wide = np.pad(x, ((0, 0), (0, 0), (0, -job.n % cols)))
+        rows = np.concatenate([wide[:, :, at].reshape(-1, cols) for _, at in blocks])
+    width = max(at.stop for _, at in blocks)
+    if width > config.param_rows * cols:
+        raise RangeError(f"param_rows must be at least {width // cols} for {job.n} channels, not {config.param_rows}")
+    posts: list[Post] = []
+    for at_rows, at in blocks:
+        count, base = (at_rows.stop - at_rows.start) * groups, at.start // cols
+        if posts and posts[-1].base == base:
+            count += posts.pop().rows
+        posts.append(post.instruction(source, count, base, groups))
+    params = [np.pad(table, (0, width - job.n)).reshape(-1, cols) for table in (post.bias, post.mult, post.shift)]
+    return CoreTransfers(array=array, vectors=vectors, x=rows, posts=posts, params=(params[0], params[1], params[2]), blocks=blocks)

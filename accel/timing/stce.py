@@ -259,10 +259,12 @@ def stce_trace(
     bool, shape (cycles,)
         Whether a result is offered.
     """
-    table = np.array([(t.dataflow is Dataflow.WS, t.steps, t.rows, t.first, t.last) for t in tiles], np.int64).reshape(-1, 5)
     cycles = ready.size
+    # At most one transfer a cycle: padded so far, no pattern of waits reads behind the end.
+    fields = [(t.dataflow is Dataflow.WS, t.steps, t.rows, t.first, t.last) for t in tiles]
+    table = np.array(fields + [(0, 1, 1, 1, 1)] * cycles, np.int64)
     out = np.zeros((5, cycles), np.bool_)
-    pad = np.zeros(1, np.bool_)
+    pad = np.zeros(cycles + 1, np.bool_)
     _front(
         config.rows, config.add_stages, config.result_rows, depth(config), table,
         np.concatenate([ends, pad]), np.concatenate([heads, pad]),
