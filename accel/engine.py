@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,8 +23,8 @@ from accel.result import CAUSES, LayerResult, Result
 from accel.schedule.gemm import schedule
 from accel.schedule.lower import Layer, Product, Reduction, Requantisation, dense, lower, operands, store
 from accel.sparsity import Codes, Pattern
-from accel.timing.postprocess import STAGES as POST_STAGES
-from accel.timing.vector import vector as vector_cycles
+from accel.timing.core import core_vector
+from accel.timing.postprocess import STAGES
 
 CHUNK = 1 << 22  # our choice: elements of the largest operand matrix held at once, 32 MiB of int64
 
@@ -99,6 +99,88 @@ def simulate(
     )
 
 
+class Sums(NamedTuple):
+    """What a job hands to the post-processor.
+
+    Parameters
+    ----------
+    acc : int64, shape (rows, n)
+        Sums or maxima [product LSBs].
+    overflow : bool, shape (rows, n)
+        Whether any addition overflowed.
+    post : Requantisation
+    """
+
+    acc: Integers
+    overflow: NDArray[np.bool_]
+    post: Requantisation
+
+
+def compute(config: AcceleratorConfig, layer: Layer, inputs: Sequence[Integers]) -> tuple[Integers, int]:
+    """Compute one layer.
+
+    Parameters
+    ----------
+    config : AcceleratorConfig
+    layer : Layer
+        Of :func:`accel.schedule.lower.lower`.
+    inputs : sequence of int64, each of shape (samples, *tensor shape)
+        Integers of the layer's inputs.
+
+    Returns
+    -------
+    int64, shape (samples, *tensor shape)
+        Integers of its output.
+    int
+        How many of its sums overflowed.
+
+    Raises
+    ------
+    NetworkError
+        If the layer's weights are not known.
+    """
+    if isinstance(layer.operator, View):
+        return layer.operator.apply(inputs[0]), 0
+    output = np.empty((len(inputs[0]), *layer.output.shape), np.int64)
+    overflowed = 0
+    for job in layer.jobs:
+        acc, overflow, post = sums(config, layer, job, inputs)
+        source = Source.ARRAY if isinstance(job, Product) else Source.VECTOR
+        params = Params(post.bias[None], post.mult[None], post.shift[None])
+        store(job, postprocess(config, post.instruction(source, len(acc)), params, acc, overflow).value, output)
+        overflowed += int(np.count_nonzero(overflow))
+    return output, overflowed
+
+
+def sums(config: AcceleratorConfig, layer: Layer, job: Product | Reduction, inputs: Sequence[Integers]) -> Sums:
+    """Accumulate one job of a layer, up to the post-processor.
+
+    Parameters
+    ----------
+    config : AcceleratorConfig
+    layer : Layer
+        Of :func:`accel.schedule.lower.lower`.
+    job : Product or Reduction
+        One of ``layer.jobs``.
+    inputs : sequence of int64, each of shape (samples, *tensor shape)
+        Integers of the layer's inputs.
+
+    Returns
+    -------
+    Sums
+
+    Raises
+    ------
+    NetworkError
+        If the layer's weights are not known.
+    """
+    x = operands(layer, job, inputs)
+    if isinstance(job, Product):
+        codes, post = _known(layer, job)
+        return Sums(*stce(config, x, codes.values.astype(np.int64), codes.positions), post)
+    return Sums(*vector(config, job.instruction(len(x)), x.reshape(-1, job.n)), job.post)
+
+
 class _Values(NamedTuple):
     """What a run over all samples leaves."""
 
@@ -149,7 +231,7 @@ def _run(
         values = {name: array[start : start + size] for name, array in samples.items()}
         for i, layer in enumerate(layers):
             tell(chunk * len(layers) + i, len(starts) * len(layers), layer.operator.name)
-            result, lost = _layer(config, layer, [values[name] for name in layer.operator.inputs])
+            result, lost = compute(config, layer, [values[name] for name in layer.operator.inputs])
             values[layer.operator.output] = result
             overflowed[layer.operator.name] += lost
         for name in kept:
@@ -165,27 +247,6 @@ def _known(layer: Layer, job: Product) -> tuple[Codes, Requantisation]:
     return job.codes, job.post
 
 
-def _layer(config: AcceleratorConfig, layer: Layer, inputs: list[Integers]) -> tuple[Integers, int]:
-    """Compute one layer; return its output and how many of its sums overflowed."""
-    if isinstance(layer.operator, View):
-        return layer.operator.apply(inputs[0]), 0
-    output = np.empty((len(inputs[0]), *layer.output.shape), np.int64)
-    overflowed = 0
-    for job in layer.jobs:
-        x = operands(layer, job, inputs)
-        if isinstance(job, Product):
-            codes, post = _known(layer, job)
-            source = Source.ARRAY
-            acc, overflow = stce(config, x, codes.values.astype(np.int64), codes.positions)
-        else:
-            post, source = job.post, Source.VECTOR
-            acc, overflow = vector(config, job.instruction(len(x)), x.reshape(-1, job.n))
-        params = Params(post.bias[None], post.mult[None], post.shift[None])
-        store(job, postprocess(config, post.instruction(source, len(x)), params, acc, overflow).value, output)
-        overflowed += int(np.count_nonzero(overflow))
-    return output, overflowed
-
-
 def _cost(config: AcceleratorConfig, layer: Layer, asked: Pattern | None, overflowed: int | None) -> LayerResult:
     """Count the cycles of one layer and what they were spent on."""
     operator = layer.operator
@@ -196,7 +257,7 @@ def _cost(config: AcceleratorConfig, layer: Layer, asked: Pattern | None, overfl
         groups = operator.groups  # all of one shape
         tiles = schedule(config, first.m, first.n, first.taps, first.channels, first.pattern)
         causes = Counter({cause: groups * slots for cause, slots in tiles.causes.items()})
-        causes["drain"] += groups * elements * POST_STAGES
+        causes["drain"] += groups * elements * STAGES
         storage = sparsity.storage_bits(operator.filters, first.taps, first.channels, first.pattern, config.weight_bits)
         weights = operator.weights
         return dataclasses.replace(
@@ -209,9 +270,9 @@ def _cost(config: AcceleratorConfig, layer: Layer, asked: Pattern | None, overfl
             pattern=str(first.pattern),
             macs_dense=groups * first.m * first.k * first.n,
             macs_executed=groups * tiles.macs,
-            cycles=groups * (tiles.cycles + POST_STAGES),
+            cycles=groups * (tiles.cycles + STAGES),
             causes={cause: causes[cause] for cause in CAUSES},
-            runner_up=None if tiles.runner_up is None else groups * (tiles.runner_up + POST_STAGES),
+            runner_up=None if tiles.runner_up is None else groups * (tiles.runner_up + STAGES),
             weight_bits=storage.values,
             index_bits=storage.indices,
             energy_removed=None
@@ -221,7 +282,7 @@ def _cost(config: AcceleratorConfig, layer: Layer, asked: Pattern | None, overfl
     if isinstance(first, Reduction):
         jobs = [job for job in layer.jobs if isinstance(job, Reduction)]
         lanes = -(-first.n // config.cols)
-        cycles = vector_cycles(config, [job.instruction(job.m * lanes) for job in jobs]) + POST_STAGES
+        cycles = core_vector(config, [job.instruction(job.m * lanes) for job in jobs])
         vector_slots = dict.fromkeys(CAUSES, 0) | {"vector": elements * cycles}
         return dataclasses.replace(told, m=sum(job.m for job in jobs), k=first.beats, n=first.n, cycles=cycles, causes=vector_slots)
     return told
