@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help environment run test cosim-long bench clean
+.PHONY: help environment run test cosim-long clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -28,6 +28,9 @@ test: $(READY) ## lint, format, types, then the tests
 	$(BIN)/mypy
 	NUMBA_DISABLE_JIT=1 $(BIN)/pytest -m golden --durations=5
 	$(BIN)/pytest
+
+cosim-long: $(READY) ## 2,000 random cases of every block over pairwise-chosen builds; hours, goes on where it was stopped
+	@$(BIN)/python -m accel.sim.long
 
 clean: ## remove the environment and everything generated
 	rm -rf $(VENV) $(OUT) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
