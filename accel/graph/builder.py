@@ -19,6 +19,8 @@ from accel.formats import FixedFormat
 from accel.graph.network import Operator, Port, Sum, Tensor, View, channels_first, channels_last
 from accel.quant import dequantise, quantise
 
+LIMIT = 1 << 31  # our choice [elements]: of one sample of a tensor, so that no shape alone can exhaust the memory
+
 
 @dataclass(frozen=True, slots=True)
 class Form:
@@ -69,7 +71,8 @@ class Constant:
     def real(self) -> NDArray[np.float64]:
         """The values as reals."""
         if self.scale is None or self.zero_point is None:
-            return self.values.astype(np.float64)
+            with np.errstate(invalid="ignore"):  # a signalling NaN is one NaN among others
+                return self.values.astype(np.float64)
         return dequantise(self.values, self.scale, self.zero_point, self.axis)
 
     def __str__(self) -> str:
@@ -122,7 +125,7 @@ class Draft:
         One sample as the network stores it, and as ONNX sees it.
     build : callable
         Makes the operator of this draft, its output, and the fields all arithmetic operators share.
-    addend : float64, shape (channels,), or None
+    addend : float64, shape (channels,) or (), or None
         Real constant added to each channel; None where the operator has no place for one.
     low, high : float
         Bounds that Relu and Clip set.
@@ -160,10 +163,10 @@ class Builder:
     """
 
     batch: int | None = None
-    tensors: dict[str, Tensor] = field(default_factory=dict)
-    operators: dict[str, Operator] = field(default_factory=dict)
-    inputs: dict[str, Port] = field(default_factory=dict)
-    rounded: dict[tuple[Draft, Form], Tensor] = field(default_factory=dict)
+    tensors: dict[str, Tensor] = field(init=False, default_factory=dict)
+    operators: dict[str, Operator] = field(init=False, default_factory=dict)
+    inputs: dict[str, Port] = field(init=False, default_factory=dict)
+    rounded: dict[tuple[Draft, Form], Tensor] = field(init=False, default_factory=dict)
 
     def settle(self, value: Activation) -> Tensor:
         """Tensor in the shape it is seen in: moved by a View unless it lies so already."""
@@ -216,9 +219,11 @@ class Builder:
             )
 
         stored = tensors[0].shape
-        return Draft(name=name, kind=kind, inputs=tensors, stored=stored, shape=shape, build=build, addend=np.zeros(stored[-1]))
+        return Draft(name=name, kind=kind, inputs=tensors, stored=stored, shape=shape, build=build, addend=np.zeros(()))
 
     def _tensor(self, name: str, shape: tuple[int, ...], form: Form) -> Tensor:
+        if math.prod(shape) >= LIMIT:
+            raise NetworkError(f"size of {name!r} must be below {LIMIT} elements for each sample, not {math.prod(shape)}")
         name = _fresh(name, self.tensors)
         self.tensors[name] = Tensor(name=name, shape=shape, **asdict(form))
         return self.tensors[name]

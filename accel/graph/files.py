@@ -69,6 +69,8 @@ def _model(file: Path) -> onnx.ModelProto:
         raise NetworkError("network must be an ONNX file, not one that breaks off or holds something else") from error
     if not model.ir_version or not model.HasField("graph"):
         raise NetworkError("network must be an ONNX file, not one without a graph")
+    for output in model.graph.output:
+        output.type.tensor_type.shape.SetInParent()  # some tools leave it out; it follows from the graph
     return model
 
 

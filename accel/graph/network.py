@@ -360,10 +360,12 @@ class View(Operator):
 
     Parameters
     ----------
-    before, after : tuple of int
+    before : tuple of int
         Axes of one sample.
     shape : tuple of int
         Of one sample, between the two transpositions.
+    after : tuple of int
+        Axes of one sample.
     """
 
     before: tuple[int, ...]

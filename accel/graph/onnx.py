@@ -198,7 +198,7 @@ def _quantize_linear(node: Node) -> Value:
     if isinstance(value, Constant):
         scale, zeros, axis = _parameters(node, value.values.shape, kind)
         if value.kind != TensorProto.FLOAT or np.isnan(value.values).any():
-            raise node.refuse(0, "of float32, without NaN")
+            raise NetworkError(f"input 0 of {node} must be float32 without NaN, not {_name(value.kind)}")
         return Constant(quantise(value.values, scale, zeros, _limits(node, kind), axis), kind)
     form = _form(node, kind)
     match value:
@@ -211,7 +211,7 @@ def _quantize_linear(node: Node) -> Value:
         case Activation(real=True):
             tensor = node.builder.round(node.pointwise(0), form, node.output)
         case _:
-            raise node.refuse(0, "of float32")
+            raise node.refuse(0, "float32")
     return Activation(tensor, value.shape, real=False)
 
 
@@ -228,7 +228,7 @@ def _dequantize_linear(node: Node) -> Value:
             if form != Form.of(tensor):
                 raise NetworkError(f"scale and zero point of {node} must be those {tensor.name!r} was quantised with, not others")
         case _:
-            raise node.refuse(0, "of quantised integers")
+            raise node.refuse(0, "quantised integers")
     return Activation(tensor, value.shape, real=True)
 
 
@@ -236,7 +236,7 @@ def _parameters(node: Node, shape: tuple[int, ...], kind: int) -> tuple[NDArray[
     """Scale, zero point and axis of a quantiser whose input is of this shape."""
     given, zero = node.constant(1), node.constant(2)
     if given is None or given.kind != TensorProto.FLOAT:
-        raise node.refuse(1, "a constant of float32")
+        raise NetworkError(f"scale of {node} must be float32, not {_name(given.kind) if given else 'left out'}")
     scale = given.real
     if not scale.size or not np.isfinite(scale).all() or scale.min() <= 0:
         raise NetworkError(f"scale of {node} must be positive and finite, not {scale.tolist()}")
@@ -248,9 +248,8 @@ def _parameters(node: Node, shape: tuple[int, ...], kind: int) -> tuple[NDArray[
         return scale.reshape(()), zeros.reshape(()), None
     axis = node.attribute("axis", 1)
     if not -len(shape) <= axis < len(shape) or scale.shape != (shape[axis],):
-        raise NetworkError(
-            f"scale of {node} must be one number or one for each element of axis {axis} of {shape}, not of shape {scale.shape}"
-        )
+        rule = f"one number or one for each element of axis {axis} of {shape}" if shape else "one number for an activation"
+        raise NetworkError(f"scale of {node} must be {rule}, not of shape {scale.shape}")
     return scale, zeros, axis % len(shape)
 
 
@@ -386,10 +385,14 @@ def _add(node: Node) -> Value:
 
 def _add_constant(node: Node, index: int, constant: int) -> Value:
     """Sum of an activation, or a product not rounded yet, and one number per channel."""
-    draft = node.pointwise(index)
+    value = node.given(index)
+    if isinstance(value, Activation):
+        draft = node.builder.sum(node.name, node.kind, (node.builder.settle(value),), value.shape)
+    else:
+        draft = node.pointwise(index)
     lies = tuple(draft.shape[axis] for axis in channels_last(len(draft.shape))) == draft.stored
     if draft.addend is None or not lies or (draft.low, draft.high) != (-math.inf, math.inf):
-        raise node.refuse(index, "an activation from DequantizeLinear, or a product")
+        raise node.refuse(index, "an activation from DequantizeLinear, or a product as it comes")
     return replace(draft, addend=draft.addend + node.per_channel(constant, draft.shape))
 
 
