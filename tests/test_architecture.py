@@ -137,8 +137,9 @@ def signature(thing: Any) -> list[str]:
 
 
 def own_fields(thing: Any) -> list[str]:
-    """Return the fields that a dataclass adds to those of its base."""
-    return [name for name in signature(thing) if name in vars(thing).get("__annotations__", ())]
+    """Return the signature without what a dataclass takes from its base."""
+    inherited = [*dataclasses.fields(thing.__base__)] if inspect.isclass(thing) and dataclasses.is_dataclass(thing.__base__) else []
+    return [name for name in signature(thing) if name not in {field.name for field in inherited}]
 
 
 def documented(thing: Any) -> list[str]:

@@ -95,7 +95,7 @@ def test_options_reach_numba():
     def divide(a, b):
         return a / b
 
-    if not numba.config.DISABLE_JIT:
+    if hasattr(divide, "py_func"):  # compiled
         assert divide(1.0, 0.0) == float("inf")
 
 

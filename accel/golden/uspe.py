@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -43,7 +44,8 @@ def initial(config: AcceleratorConfig) -> State:
     return State((0,) * config.bundle, (0, 0), (0, 0), sums, sums)
 
 
-class Inputs(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Inputs:
     """What meets in the processing element for each cycle's tags, whenever it gets there.
 
     Parameters
@@ -53,7 +55,9 @@ class Inputs(NamedTuple):
     value, index : int64, shape (n,)
         The pair from the north.
     acc : int64, shape (n,)
-        The sum from the north, with its bit `overflow` : bool, shape (n,).
+        The sum from the north.
+    overflow : bool, shape (n,)
+        Its sticky bit.
     tags : dict of int64, shape (n,)
         Control, fields of `accel.rtl.uspe.tags`.
     """
@@ -94,7 +98,8 @@ def uspe(
     RangeError
         If the inputs have different lengths or an index is outside the bundle.
     """
-    lengths = {len(array) for array in (*inputs[:5], *inputs.tags.values())}
+    arrays = inputs.bundle, inputs.value, inputs.index, inputs.acc, inputs.overflow, *inputs.tags.values()
+    lengths = {len(array) for array in arrays}
     if len(lengths) > 1:
         raise RangeError(f"inputs must be of equal lengths, not {', '.join(map(str, sorted(lengths)))}")
     if inputs.index.size and not 0 <= inputs.index.min() <= inputs.index.max() < config.bundle:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,6 +60,7 @@ class GemmSchedule:
 
     Parameters
     ----------
+    config : AcceleratorConfig
     gemm : Gemm
     dataflow : Dataflow
         The cheaper one, or the one asked for.
@@ -144,11 +145,11 @@ def _parts(total: int, size: int) -> Iterator[tuple[int, int]]:
     return ((start, min(size, total - start)) for start in range(0, total, size))
 
 
-def _rolled(total: int, size: int, make) -> list:
-    """Pieces of `total` as a loop over the full ones and one for the rest; `make(length)` gives a piece's body."""
+def _rolled(total: int, size: int, make: Callable[[int], Iterable[Job | Loop]]) -> list[Job | Loop]:
+    """Return pieces of `total` as a loop over the full ones and one for the rest; `make(length)` gives a piece's body."""
     full, rest = divmod(total, size)
-    loops = [Loop(full, tuple(make(size)))] if full else []
-    return loops + (list(make(rest)) if rest else [])
+    loops: list[Job | Loop] = [Loop(full, tuple(make(size)))] if full else []
+    return [*loops, *(make(rest) if rest else ())]
 
 
 def feed(config: AcceleratorConfig, cut: Bundles, tile: Tile, pair: int) -> Feed:
@@ -212,7 +213,7 @@ def _ws_tile(config: AcceleratorConfig, cut: Bundles, steps: int, pair: int) -> 
 
 
 def _ws_program(config: AcceleratorConfig, gemm: Gemm, cut: Bundles) -> list[Job | Loop]:
-    """Groups of column tiles outermost, then rows, then pairs, then the column tiles of the group."""
+    """Loop over groups of column tiles outermost, then rows, then pairs, then the column tiles of the group."""
     size, group = _ws_order(config, gemm, cut)
 
     def passes(steps: int, tiles: int) -> Iterator[Job]:

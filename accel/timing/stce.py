@@ -138,7 +138,7 @@ class _Clock:
 
     def _loop(self, loop: Loop) -> None:
         """Run the body until its state repeats, then skip ahead: what follows is a copy, later by a constant."""
-        state = None
+        state: tuple[int, ...] | None = None
         for i in range(loop.count):
             before, counts = self.done, (self.counts.issued, self.counts.fill, self.counts.drain, self.counts.port)
             self.run(loop.body)
@@ -154,7 +154,7 @@ class _Clock:
                 return
 
     def _state(self) -> tuple[int, ...] | None:
-        """What later tiles can see of the past, relative to the last issue; None while partial sums are under way."""
+        """Return what later tiles can see of the past, relative to the last issue; None while partial sums are under way."""
         if self.psums:
             return None
         config = self.config
@@ -286,7 +286,7 @@ def _front(rows, stages, capacity, depth, table, ends, heads, tile_valid, west_v
     stored = 0
     slots = np.zeros(o_ready.size + depth, np.bool_)  # slots[t]: a row enters the result buffer in cycle t
     for t in range(o_ready.size):
-        ws, total, m, first, last = table[running]
+        ws, _, m, first, last = table[running]
         end, head = ends[west], heads[north]
         loads = ws == 1 or (slot == 0 and head)
         has_bundle = west_valid[t] and end

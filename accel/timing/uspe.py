@@ -29,6 +29,16 @@ class Hops(NamedTuple):
 
 
 def uspe(config: AcceleratorConfig) -> Hops:
-    """Return the latencies of a processing element [cycles]: 1, A, 1 + L and 1 + L + A for A add and L multiplier stages."""
+    """Return the latencies of a processing element [cycles]: 1, A, 1 + L and 1 + L + A for A add and L multiplier stages.
+
+    Parameters
+    ----------
+    config : AcceleratorConfig
+        Source of `add_stages` and `mult_stages`.
+
+    Returns
+    -------
+    Hops
+    """
     meet = 1 + config.mult_stages
     return Hops(east=1, south=config.add_stages, meet=meet, sum=meet + config.add_stages)
