@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -21,7 +22,7 @@ from accel.graph.network import MatrixProduct, Network, View
 from accel.isa import ROW_BITS, Source
 from accel.result import CAUSES, LayerResult, Result
 from accel.schedule.gemm import schedule
-from accel.schedule.lower import Layer, Product, Reduction, Requantisation, dense, lower, operands, store
+from accel.schedule.lower import Layer, Product, Reduction, Requantisation, dense, lower, operands, passes, store
 from accel.sparsity import Codes, Pattern
 from accel.timing.core import core_vector
 from accel.timing.postprocess import STAGES
@@ -29,6 +30,8 @@ from accel.timing.postprocess import STAGES
 CHUNK = 1 << 22  # our choice: elements of the largest operand matrix held at once, 32 MiB of int64
 
 Integers = NDArray[np.int64]
+
+_plan = functools.lru_cache(maxsize=4096)(schedule)  # groups and layers of one shape are planned once
 
 
 def simulate(
@@ -251,38 +254,46 @@ def _cost(config: AcceleratorConfig, layer: Layer, asked: Pattern | None, overfl
     """Count the cycles of one layer and what they were spent on."""
     operator = layer.operator
     told = LayerResult(name=operator.name, operator=operator.kind, stage="FF", m=0, k=0, n=0, overflowed=overflowed)
-    first = layer.jobs[0] if layer.jobs else None
     elements = config.rows * config.cols
-    if isinstance(first, Product) and isinstance(operator, MatrixProduct):
-        groups = operator.groups  # all of one shape
-        tiles = schedule(config, first.m, first.n, first.taps, first.channels, first.pattern)
-        causes = Counter({cause: groups * slots for cause, slots in tiles.causes.items()})
-        causes["drain"] += groups * elements * STAGES
+    products = [job for job in layer.jobs if isinstance(job, Product)]
+    if products and isinstance(operator, MatrixProduct):
+        first = products[0]
+        plans = [_plan(config, job.m, job.n, job.taps, job.channels, job.pattern) for job in products]
+        causes = sum((Counter(plan.causes) for plan in plans), Counter(drain=len(plans) * elements * STAGES))
+        other = [plan.runner_up for plan in plans if plan.runner_up is not None]
         storage = sparsity.storage_bits(operator.filters, first.taps, first.channels, first.pattern, config.weight_bits)
         weights = operator.weights
         return dataclasses.replace(
             told,
             m=first.m,
             k=first.k,
-            n=first.n,
-            groups=groups,
-            dataflow=tiles.dataflow.value,
+            n=operator.filters // operator.groups,
+            groups=operator.groups,
+            dataflow=plans[0].dataflow.value,
             pattern=str(first.pattern),
-            macs_dense=groups * first.m * first.k * first.n,
-            macs_executed=groups * tiles.macs,
-            cycles=groups * (tiles.cycles + STAGES),
+            macs_dense=first.m * first.k * operator.filters,
+            macs_executed=sum(plan.macs for plan in plans),
+            cycles=sum(plan.cycles + STAGES for plan in plans),
             causes={cause: causes[cause] for cause in CAUSES},
-            runner_up=None if tiles.runner_up is None else groups * (tiles.runner_up + STAGES),
+            runner_up=sum(other) + len(other) * STAGES,
             weight_bits=storage.values,
             index_bits=storage.indices,
             energy_removed=None
             if asked is None or weights is None
             else sparsity.energy_removed(weights, sparsity.prune(weights, first.pattern)),
         )
-    if isinstance(first, Reduction):
-        jobs = [job for job in layer.jobs if isinstance(job, Reduction)]
-        lanes = -(-first.n // config.cols)
-        cycles = core_vector(config, [job.instruction(job.m * lanes) for job in jobs])
-        vector_slots = dict.fromkeys(CAUSES, 0) | {"vector": elements * cycles}
-        return dataclasses.replace(told, m=sum(job.m for job in jobs), k=first.beats, n=first.n, cycles=cycles, causes=vector_slots)
+    if layer.jobs:
+        runs = [
+            [job.instruction(job.m * -(-job.n // config.cols)) for job in run if isinstance(job, Reduction)]
+            for run in passes(config, layer)
+        ]
+        cycles = sum(core_vector(config, run) for run in runs)
+        return dataclasses.replace(
+            told,
+            m=sum(job.m for job in layer.jobs if job.start == 0),
+            k=runs[0][0].window,
+            n=layer.output.shape[-1],
+            cycles=cycles,
+            causes=dict.fromkeys(CAUSES, 0) | {"vector": elements * cycles},
+        )
     return told

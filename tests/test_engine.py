@@ -10,7 +10,7 @@ import pytest
 
 from accel import engine, presets, simulate
 from accel.errors import ConfigError, NetworkError, RangeError
-from accel.graph.network import MatrixProduct, Network, Port, Tensor, Window
+from accel.graph.network import AveragePool, MatrixProduct, Network, Port, Tensor, Window
 from accel.result import CAUSES
 from accel.schedule import lower
 from accel.sparsity import Pattern
@@ -60,7 +60,7 @@ def test_equals_the_plain_twin_in_every_tensor(seed):
     act_bits, acc_bits, pattern = [(6, 12, None), (8, 16, None), (8, 32, Pattern(1, 4)), (16, 24, None), (16, 40, Pattern(3, 8))][seed % 5]
     config = dataclasses.replace(
         TINY, act_bits=act_bits, weight_bits=int(rng.integers(4, 9)), acc_bits=acc_bits, overflow=str(rng.choice(["saturate", "wrap"])),
-        mult_bits=int(rng.choice([8, 23])),
+        mult_bits=int(rng.choice([8, 23])), param_rows=int(rng.choice([1, 2, 64])),
     )  # fmt: skip
     network = random_network(rng, bits=config.act_bits, weight_bits=config.weight_bits)
     x = samples(network, rng, 2)
@@ -105,6 +105,36 @@ def test_cycles_need_no_values(seed):
     shapes = simulate(changed(network, weights=None, bias=None, multiplier=None), TINY, batch=2, pattern="dense")
     assert [dataclasses.replace(x, overflowed=None, energy_removed=None) for x in with_values.layers] == list(shapes.layers)
     assert (shapes.outputs, shapes.tensors) == ({}, {})
+
+
+def test_wide_layers_refill_the_parameter_memory():
+    """Two vectors of four channels: a layer of 20 channels takes three passes, each with its own fill and drain."""
+    narrow = dataclasses.replace(TINY, param_rows=2)
+    wide, (eight, four) = layer(20, 8), (simulate(layer(n, 8), narrow, pattern="dense").layers[0] for n in (8, 4))
+    whole = simulate(wide, narrow, pattern="dense").layers[0]
+    assert (whole.cycles, whole.n, whole.macs_executed) == (2 * eight.cycles + four.cycles, 20, 160)
+    assert whole.causes == {cause: 2 * eight.causes[cause] + four.causes[cause] for cause in CAUSES}
+    assert simulate(wide, TINY, pattern="dense").cycles < whole.cycles
+
+
+def test_passes_share_one_filling():
+    """An average pool with padding has a job for each divisor; they run without a pause while their parameters fit."""
+    tensors = {n: Tensor(name=n, shape=(4, 4, 8), bits=8, scale=1.0) for n in "xy"}
+    pool = AveragePool(
+        name="pool", kind="AveragePool", inputs=("x",), output="y", zero_point=0, lo=-128, hi=127, multiplier=1.0, input_zero=0,
+        window=Window(kernel=(3, 3), pads=(1, 1, 1, 1)), counted=(0, 0, 0, 0),
+    )  # fmt: skip
+    network = Network(name="pool", tensors=tensors, operators=(pool,), inputs=(Port("x", "x", False),), outputs=(Port("y", "y", False),))
+    cycles = []
+    for rows, want in ((64, [3]), (4, [2, 1]), (2, [1, 1, 1]), (1, [1] * 6)):
+        config = dataclasses.replace(TINY, param_rows=rows)
+        (lowered,) = lower.lower(network, config)
+        assert [len(run) for run in lower.passes(config, lowered)] == want
+        (told,) = simulate(network, config).layers
+        assert (told.m, told.k, told.n) == (16, 9, 8)
+        cycles.append(told.cycles)
+    beats = 16 * 9 * 2
+    assert cycles == [beats + passes * 9 for passes in (1, 2, 3, 6)]
 
 
 def test_batch_multiplies_rows():

@@ -8,7 +8,7 @@ activations; :func:`operands` turns activations into what a job consumes, row by
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import singledispatch
 
@@ -55,7 +55,7 @@ class Product(Gemm):
     Parameters
     ----------
     m, n, taps, channels : int
-        See :class:`Gemm`; the output channels and the input channels of one channel group.
+        See :class:`Gemm`; output channels, and the input channels of one channel group.
     pattern : Pattern
     window : Window
         Whose positions make the rows.
@@ -66,6 +66,8 @@ class Product(Gemm):
     codes : Codes or None
         Paired weights, shape (n, pairs). None: only shapes are known.
     post : Requantisation or None
+    start : int
+        The first output channel.
     """
 
     window: Window
@@ -73,6 +75,7 @@ class Product(Gemm):
     group: int
     codes: Codes | None
     post: Requantisation | None
+    start: int = 0
 
     @property
     def elements(self) -> int:
@@ -100,6 +103,8 @@ class Reduction:
     positions : int64, shape (positions,), or None
         Output positions of one sample that the job covers, ascending; None is all.
     post : Requantisation
+    start : int
+        The first channel.
     """
 
     m: int
@@ -112,6 +117,7 @@ class Reduction:
     padding: int = 0
     positions: NDArray[np.int64] | None = None
     post: Requantisation
+    start: int = 0
 
     @property
     def elements(self) -> int:
@@ -261,26 +267,28 @@ def _(operator: MatrixProduct, place: Place) -> tuple[Product | Reduction, ...]:
             raise NetworkError(f"weights of {operator.name} must fit weight_bits ({config.weight_bits}), not be {lo}..{hi}")
         pattern = pattern or sparsity.detect(matrix, taps, channels, candidates(config)) or dense(config)
 
-    def group(index: int) -> Product:
-        own = slice(index * n, (index + 1) * n)
+    def job(group: int, first: int, width: int) -> Product:
+        start = group * n + first
+        own = slice(start, start + width)
         codes = post = None
         if matrix is not None and operator.bias is not None and operator.multiplier is not None:
             codes = sparsity.encode(matrix[own], taps, channels, pattern)
             post = requantisation(config, operator, operator.bias[own], operator.multiplier[own])
         return Product(
             m=place.positions,
-            n=n,
+            n=width,
             taps=taps,
             channels=channels,
             pattern=pattern,
             window=operator.window,
             padding=operator.padding,
-            group=index,
+            group=group,
             codes=codes,
             post=post,
+            start=start,
         )
 
-    return tuple(group(index) for index in range(operator.groups))
+    return tuple(job(group, *part) for group in range(operator.groups) for part in columns(config, n))
 
 
 @jobs.register
@@ -300,42 +308,39 @@ def _(operator: Sum, place: Place) -> tuple[Product | Reduction, ...]:
         reach = sum(c << (tensor.bits - 1) for c, tensor in zip(coefficients, place.inputs, strict=True))
         if max(reach, np.abs(bias).max()) <= place.config.acc.hi:
             break
-    return (
-        Reduction(
-            m=place.positions,
-            n=place.channels,
-            reduce=Reduce.SUM,
-            beats=len(coefficients),
-            head=coefficients[0],
-            tail=coefficients[-1],
-            post=requantisation(place.config, operator, bias, 1 / scale),
-        ),
+    whole = Reduction(
+        m=place.positions,
+        n=place.channels,
+        reduce=Reduce.SUM,
+        beats=len(coefficients),
+        head=coefficients[0],
+        tail=coefficients[-1],
+        post=requantisation(place.config, operator, np.broadcast_to(bias, place.channels), 1 / scale),
     )
+    return split(place.config, whole)
 
 
 @jobs.register
 def _(operator: MaxPool, place: Place) -> tuple[Product | Reduction, ...]:
-    post = requantisation(place.config, operator, np.full(place.channels, -operator.input_zero), operator.multiplier)
-    return (
-        Reduction(
-            m=place.positions,
-            n=place.channels,
-            reduce=Reduce.MAX,
-            beats=operator.window.taps,
-            window=operator.window,
-            padding=place.inputs[0].format.lo,  # never wins
-            post=post,
-        ),
+    whole = Reduction(
+        m=place.positions,
+        n=place.channels,
+        reduce=Reduce.MAX,
+        beats=operator.window.taps,
+        window=operator.window,
+        padding=place.inputs[0].format.lo,  # never wins
+        post=requantisation(place.config, operator, np.full(place.channels, -operator.input_zero), operator.multiplier),
     )
+    return split(place.config, whole)
 
 
 @jobs.register
 def _(operator: AveragePool, place: Place) -> tuple[Product | Reduction, ...]:
-    """One job for each divisor: at the border a window may count fewer elements."""
+    """Make one job for each divisor: at the border a window may count fewer elements."""
     counts = operator.counts(*place.inputs[0].image[:2]).ravel()
     bias = np.full(place.channels, -operator.input_zero * operator.window.taps)
 
-    def job(count: int) -> Reduction:
+    def whole(count: int) -> Reduction:
         positions = np.flatnonzero(counts == count)
         return Reduction(
             m=place.batch * len(positions),
@@ -348,7 +353,41 @@ def _(operator: AveragePool, place: Place) -> tuple[Product | Reduction, ...]:
             post=requantisation(place.config, operator, bias, operator.multiplier / count),
         )
 
-    return tuple(job(int(count)) for count in np.unique(counts)[::-1])
+    return tuple(job for count in np.unique(counts)[::-1] for job in split(place.config, whole(int(count))))
+
+
+def columns(config: AcceleratorConfig, n: int) -> Iterator[tuple[int, int]]:
+    """Cut channels into (first, how many), as many at once as the post-processor's memory has parameters for."""
+    most = max(config.param_rows // config.add_stages, 1) * config.add_stages * config.cols
+    return ((first, min(most, n - first)) for first in range(0, n, most))
+
+
+def split(config: AcceleratorConfig, whole: Reduction) -> tuple[Reduction, ...]:
+    """Cut a reduction into jobs of as many channels as the post-processor's memory has parameters for."""
+
+    def part(first: int, width: int) -> Reduction:
+        post = whole.post
+        tables = {name: getattr(post, name)[first : first + width] for name in ("bias", "mult", "shift")}
+        return dataclasses.replace(whole, n=width, start=first, post=dataclasses.replace(post, **tables))
+
+    return tuple(part(*each) for each in columns(config, whole.n))
+
+
+def passes(config: AcceleratorConfig, layer: Layer) -> list[list[Product | Reduction]]:
+    """Group the jobs of a layer: those of a pass share one filling of the parameter memory and follow each other without a pause.
+
+    A matrix product is a pass of its own.
+    """
+    groups: list[list[Product | Reduction]] = []
+    room = 0
+    for job in layer.jobs:
+        vectors = -(-job.n // config.cols)
+        if isinstance(job, Product) or vectors > room:
+            groups.append([])
+            room = config.param_rows
+        groups[-1].append(job)
+        room -= vectors
+    return groups
 
 
 def requantisation(config: AcceleratorConfig, operator: Arithmetic, bias: ArrayLike, factor: ArrayLike) -> Requantisation:
@@ -383,6 +422,7 @@ def operands(layer: Layer, job: Product | Reduction, values: Sequence[NDArray[np
     if isinstance(job, Product):
         channels = slice(job.group * job.channels, (job.group + 1) * job.channels)
         return windows(images[0][..., channels], job.window, job.padding).reshape(-1, job.k)
+    images = [image[..., job.start : job.start + job.n] for image in images]
     seen = np.stack(images, axis=3) if job.window is None else windows(images[0], job.window, job.padding)
     beats = seen.reshape(len(seen), -1, job.beats, job.n)
     return (beats if job.positions is None else beats[:, job.positions]).reshape(-1, job.beats, job.n)
@@ -400,11 +440,6 @@ def windows(image: NDArray[np.int64], window: Window, padding: int) -> NDArray[n
 
 def store(job: Product | Reduction, results: NDArray[np.int64], output: NDArray[np.int64]) -> None:
     """Put the results of a job, shape (m, n), where they belong in a layer's output, shape (batch, *tensor shape)."""
-    places = output.reshape(len(output), -1, output.shape[-1])
-    match job:
-        case Product():
-            places[..., job.group * job.n : (job.group + 1) * job.n] = results.reshape(len(output), -1, job.n)
-        case Reduction(positions=None):
-            places[...] = results.reshape(places.shape)
-        case Reduction():
-            places[:, job.positions] = results.reshape(len(output), -1, job.n)
+    places = output.reshape(len(output), -1, output.shape[-1])[..., job.start : job.start + job.n]
+    positions = slice(None) if isinstance(job, Product) or job.positions is None else job.positions
+    places[:, positions] = results.reshape(len(output), -1, job.n)
