@@ -25,7 +25,7 @@ def random_operands(
     config: AcceleratorConfig, rng: np.random.Generator, m: int, n: int
 ) -> tuple[int, int, Pattern, NDArray[np.int64], Codes]:
     """Draw taps, channels, pattern, activations and codes: every pattern, extremes and ties made common."""
-    top = int(rng.choice([config.bundle, rng.integers(1, config.bundle, endpoint=True)]))
+    top = int(rng.choice([config.bundle, int(rng.integers(1, config.bundle, endpoint=True))]))
     pattern = Pattern(int(rng.integers(1, top, endpoint=True)), top)
     pattern = Pattern(config.bundle, config.bundle) if pattern.dense else pattern
     taps, channels = int(rng.integers(1, 3, endpoint=True)), int(rng.integers(1, 2 * config.bundle, endpoint=True))
@@ -45,8 +45,8 @@ def random_case(config: AcceleratorConfig, rng: np.random.Generator) -> Case:
     for _ in range(rng.integers(1, 4, endpoint=True)):
         flow = Dataflow(rng.choice(["os", "ws"]))
         width = cols * hop if flow is Dataflow.OS else cols
-        m = int(rng.choice([rows, rng.integers(1, rows if flow is Dataflow.OS else 2 * rows, endpoint=True)]))
-        n = int(rng.choice([width, rng.integers(1, width, endpoint=True)]))
+        m = int(rng.choice([rows, int(rng.integers(1, rows if flow is Dataflow.OS else 2 * rows, endpoint=True))]))
+        n = int(rng.choice([width, int(rng.integers(1, width, endpoint=True))]))
         taps, channels, pattern, x, codes = random_operands(config, rng, m, n)
         cut = bundles(taps, channels, pattern, config.bundle)
         placed = []
@@ -111,4 +111,5 @@ def pack_tiles(config: AcceleratorConfig, tiles: Sequence[Tile]) -> list[int]:
 
 def _padded(codes: Codes, width: int) -> tuple[np.ndarray, np.ndarray]:
     """Pairs of `width` columns: those without a channel multiply by 0."""
-    return tuple(np.pad(table, ((0, width - len(table)), (0, 0))) for table in codes)
+    values, positions = (np.pad(table, ((0, width - len(table)), (0, 0))) for table in codes)
+    return values, positions

@@ -18,7 +18,7 @@ CONFIG = AcceleratorConfig(cols=3, acc_bits=8)
 
 def naive_trace(depth, keep, i_valid, o_ready, psum_ready):
     """Play the rule with a queue of row numbers: what is stored in a cycle can leave in the next."""
-    queue, row, i_ready, o_valid, psum_valid = deque(), 0, [], [], []
+    queue, row, i_ready, o_valid, psum_valid = deque[int](), 0, [], [], []
     for offered, o, psum in zip(i_valid, o_ready, psum_ready, strict=True):
         stored, passed = offered and keep[row], offered and not keep[row]
         o_valid.append(bool(passed))
@@ -81,7 +81,7 @@ def test_closed_form_equals_trace(depth):
         keep = np.array([pattern >> i & 1 for i in range(pattern.bit_length())], bool)
         always = np.ones(20, bool)
         i_ready, _, _ = accumulator_trace(depth, np.append(keep, always), always, always, always)
-        offered = np.cumsum(i_ready) - i_ready < keep.size  # until the last row has been taken
+        offered = np.less(np.cumsum(i_ready) - i_ready, keep.size)  # until the last row has been taken
         _, o_valid, psum_valid = accumulator_trace(depth, keep, offered, always, always)
         assert cycles(config, keep) == np.flatnonzero(o_valid | psum_valid)[-1] + 1
 
@@ -89,7 +89,7 @@ def test_closed_form_equals_trace(depth):
 @pytest.mark.parametrize("depth", [1, 2, 3, 8])
 @pytest.mark.parametrize(("fill", "drain"), [(1.0, 1.0), (0.3, 0.9), (0.9, 0.3), (0.5, 0.5)])
 def test_fifo_equals_deque(depth, fill, drain):
-    dut, rng, queue = Fifo(8, depth), np.random.default_rng(depth), deque()
+    dut, rng, queue = Fifo(8, depth), np.random.default_rng(depth), deque[int]()
 
     async def bench(ctx):
         for _ in range(200):

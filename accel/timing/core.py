@@ -102,7 +102,7 @@ def core_trace(
     while True:
         shown, o_valid = stce_trace(config, tiles, ends, heads, {**driven, "psum": psum_valid}, o_ready)
         o_ready, array_valid, psum_valid = accumulator_trace(config.acc_rows, keep, o_valid, array_ready, shown["psum"])
-        reduce_ready, x_ready, vector_valid = vector_trace(*jobs, driven["reduce"], driven["x"], vector_ready)
+        reduce_ready, x_ready, vector_valid = vector_trace(jobs[0], jobs[1], driven["reduce"], driven["x"], vector_ready)
         post_ready, array_ready, vector_ready, valid = postprocess_trace(
             rows, source, driven["post"], array_valid, vector_valid, driven["o"]
         )
