@@ -51,7 +51,7 @@ class Tile:
     rows : int
         OS: rows (pixels) of the result, 1 to R. WS: pairs loaded per column, 1 to R.
     first : bool
-        OS: sums start from 0, else the sums of the previous tile go on. WS: partial sums start from 0, else they are taken from the accumulator.
+        OS: sums start from 0, else the sums of the previous tile go on. WS: sums start from 0, else they come from the accumulator.
     last : bool
         OS: results drain, else they stay. WS: results go to the post-processor, else to the accumulator.
     """
