@@ -26,6 +26,14 @@ def run(network: Network, inputs: Mapping[str, Integers], config: AcceleratorCon
     return values
 
 
+def steps(network: Network, inputs: Mapping[str, Integers]) -> dict[str, Integers]:
+    """Compute what every operator adds on its own: its output, from given inputs where there are any."""
+    own: dict[str, Integers] = {}
+    for operator in network.operators:
+        own[operator.output] = step(network, operator, own | dict(inputs))
+    return own
+
+
 def step(network: Network, operator: Operator, values: Mapping[str, Integers], config: AcceleratorConfig | None = None) -> Integers:
     """Integers of an operator's output."""
     batch = len(values[operator.inputs[0]])

@@ -241,7 +241,7 @@ def _parameters(node: Node, shape: tuple[int, ...], kind: int) -> tuple[NDArray[
     if not scale.size or not np.isfinite(scale).all() or scale.min() <= 0:
         raise NetworkError(f"scale of {node} must be positive and finite, not {scale.tolist()}")
     zeros = np.zeros(scale.shape, dtype=np.int64) if zero is None else zero.values.astype(np.int64)
-    if zero is not None and (zero.kind != kind or zeros.shape != scale.shape):
+    if zero is not None and (zero.kind != kind or (zeros.shape != scale.shape and not zeros.size == scale.size == 1)):
         rule = f"{_name(kind)} of shape {scale.shape}"
         raise NetworkError(f"zero point of {node} must be {rule}, not {_name(zero.kind)} of shape {zeros.shape}")
     if scale.size == 1:
