@@ -232,7 +232,7 @@ def build_verilog(block: str, verilog: str, simulator: str, waves: bool = False)
 
 
 def _ports(verilog: str) -> list[str]:
-    return verilog[verilog.index("(") + 1 : verilog.index(")")].split(", ")
+    return [name.strip() for name in verilog[verilog.index("(") + 1 : verilog.index(")")].split(",")]  # Yosys breaks long lines
 
 
 def _simulate(build: Path, job: dict[str, Any], simulator: str, waves: Path | None = None) -> dict[str, Any]:
