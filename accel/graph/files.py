@@ -50,6 +50,8 @@ def load(path: str | os.PathLike[str]) -> Network:
         return network(model, file.stem)
     except NetworkError as error:
         raise NetworkError(f"{file}: {error}") from error.__cause__
+    except OSError as error:
+        raise NetworkError(f"{file}: network must be readable, not what gives {error.strerror!r}") from error
 
 
 def _model(file: Path) -> onnx.ModelProto:
@@ -63,8 +65,6 @@ def _model(file: Path) -> onnx.ModelProto:
         raise NetworkError(f"network must be an ONNX file of 1 to {LIMIT - 1} bytes, not {size}")
     try:
         model: onnx.ModelProto = onnx.load_model_from_string(file.read_bytes())
-    except OSError as error:
-        raise NetworkError(f"network must be a readable file, not one that gives {error.strerror!r}") from error
     except DecodeError as error:
         raise NetworkError("network must be an ONNX file, not one that breaks off or holds something else") from error
     if not model.ir_version or not model.HasField("graph"):
