@@ -38,9 +38,9 @@ def test_differences_count_and_name():
 
 
 def test_a_model_that_onnxruntime_refuses(tmp_path):
-    with pytest.raises(ToolError, match="^onnxruntime refuses the model: .*missing.onnx"):
+    with pytest.raises(ToolError, match=r"^onnxruntime refuses the model: .*missing.onnx"):
         run_onnxruntime(tmp_path / "missing.onnx", {})
-    with pytest.raises(ToolError, match="^onnxruntime refuses the model: .*"):
+    with pytest.raises(ToolError, match=r"^onnxruntime refuses the model: .*"):
         run_onnxruntime(model().proto, {"x": np.zeros((1, 5), np.float32)})
 
 
