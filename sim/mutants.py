@@ -26,6 +26,52 @@ class Mutant:
 
 
 MUTANTS: dict[str, tuple[Mutant, ...]] = {
+    "uspe": (
+        Mutant(
+            "activation-unsigned", "rtl/uspe.py", "activation = Signal(signed(config.act_bits))", "activation = Signal(config.act_bits)"
+        ),
+        Mutant("value-unsigned", "rtl/uspe.py", "delay(m, used.value, before", "delay(m, used.value.as_unsigned(), before"),
+        Mutant("neighbour-element", "rtl/uspe.py", "bundle[used.index]", "bundle[used.index ^ 1]"),
+        Mutant("sum-not-restarted", "rtl/uspe.py", "m.Elif(~ready.first)", "m.Elif(1)"),
+        Mutant("overflow-not-sticky", "rtl/uspe.py", 'delay(m, augend.overflow, stages - 1, "augend_overflow") | flag', "flag"),
+        Mutant("swap-takes-passing-pair", "rtl/uspe.py", "Mux(now.active, kept.as_value(), 0)", "Mux(now.active, pair.as_value(), 0)"),
+        Mutant("inactive-row-multiplies", "rtl/uspe.py", "Mux(now.active, kept.as_value(), 0)", "kept.as_value()"),
+        Mutant("result-copied-always", "rtl/uspe.py", "with m.If(done.last):", "with m.If(1):"),
+        Mutant("pair-south-late", "rtl/uspe.py", 'delay(m, pair, stages - 1, "pair_south")', 'delay(m, pair, stages, "pair_south")'),
+        Mutant("inject-late", "rtl/uspe.py", "with m.If(done.inject):", "with m.If(ready.inject & held.step):"),
+        Mutant("saturates-to-wrong-bound", "rtl/arithmetic.py", "(~sign).replicate(bits - 1)", "sign.replicate(bits - 1)"),
+    ),
+    "stce": (
+        Mutant("drain-one-early", "rtl/stce.py", "(draining <= stages)", "(draining <= stages + 1)"),
+        Mutant("drain-one-late", "rtl/stce.py", "(draining <= stages)", "(draining < stages)"),
+        Mutant("ws-before-drain", "rtl/stce.py", "bundle_ends & (draining == 0) &", "bundle_ends &"),
+        Mutant("room-not-claimed", "rtl/stce.py", "room.eq(room - claims + self.pop)", "room.eq(room + self.pop)"),
+        Mutant("room-not-returned", "rtl/stce.py", "room.eq(room - claims + self.pop)", "room.eq(room - claims)"),
+        Mutant("pairs-into-fresh-tile", "rtl/stce.py", " & ~(runs & fresh & ~issue)", ""),
+        Mutant("own-bundle-always", "rtl/stce.py", "mine = ~now.ws | ", "mine = 1 | "),
+        Mutant("swap-keeps-old-owner", "rtl/stce.py", "Mux(now.swap, next_own, own)", "own"),
+        Mutant("last-chunk-only", "rtl/stce.py", "with m.If(now.beat & last):", "with m.If(now.beat & ~last):"),
+        Mutant("column-late", "rtl/stce.py", 'delay(m, pair, c + 1, f"north_{c}")', 'delay(m, pair, c + 1 + (c == 1), f"north_{c}")'),
+        Mutant(
+            "partial-sum-early",
+            "rtl/stce.py",
+            'config.mult_stages + 2 + c, f"start_acc_{c}"',
+            'config.mult_stages + 1 + c, f"start_acc_{c}"',
+        ),
+        Mutant("partial-sum-overflow-lost", "rtl/stce.py", "pe.sum_i.overflow.eq(overflow)", "pe.sum_i.overflow.eq(0)"),
+        Mutant("sums-start-anew", "rtl/stce.py", "word.first.eq(running.first & fresh)", "word.first.eq(fresh)"),
+        Mutant("bubble-between-tiles", "rtl/stce.py", "(~runs | done)", "~runs"),
+        Mutant("kept-row-leaves", "rtl/stce.py", "self.keep.eq(running.ws & ~running.last", "self.keep.eq(running.ws & running.last"),
+    ),
+    "core": (
+        Mutant("index-off-by-one", "rtl/uspe.py", "bundle[used.index]", "bundle[used.index + 1]"),
+        Mutant("sign-of-product", "rtl/uspe.py", "product = Signal(signed(", "product = Signal(unsigned("),
+        Mutant("tie-to-odd", "rtl/arithmetic.py", "(sticky | quotient[0])", "(sticky | ~quotient[0])"),
+        Mutant("params-off-by-one", "rtl/postprocess.py", "read.addr.eq(address)", "read.addr.eq(address + 1)"),
+        Mutant("stall-ignored", "rtl/stce.py", "front.pop.eq(self.o.valid & self.o.ready)", "front.pop.eq(self.o.valid)"),
+        Mutant("kept-row-passes", "rtl/accumulator.py", "self.o.valid.eq(self.i.valid), ", "self.o.valid.eq(1), "),
+        Mutant("psum-not-taken", "rtl/stce.py", "self.psum_ready.eq(issue & running.ws & ~running.first)", "self.psum_ready.eq(0)"),
+    ),
     "accumulator": (
         Mutant(
             "room-miscounted", "rtl/fifo.py", "self.i.ready.eq(self.level != self.depth)", "self.i.ready.eq(self.level != self.depth - 1)"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +15,12 @@ from accel.golden.postprocess import Params
 from accel.graph.network import Window
 from accel.isa import Dataflow, Reduce, Source
 from accel.rtl import shapes
-from accel.schedule.gemm import GemmSchedule, Placed, schedule
+from accel.schedule.gemm import GemmSchedule, schedule
 from accel.schedule.lower import Product, Reduction, Requantisation
-from accel.schedule.transfers import CoreTransfers, core_transfers
+from accel.schedule.transfers import CoreTransfers, product_transfers, reduction_transfers
 from accel.sim.bench import Case, Waits
 from accel.sim.pack import pack
+from accel.sim.program import read_step
 from accel.sim.tb_postprocess import pack_jobs as pack_posts
 from accel.sim.tb_stce import pack_tiles, random_operands
 from accel.sim.tb_vector import pack_jobs as pack_vectors
@@ -28,10 +30,14 @@ from accel.timing.core import core, core_trace, core_vector
 def random_case(config: AcceleratorConfig, rng: np.random.Generator) -> Case:
     """Draw a matrix product or a reduction of a few tiles, either dataflow, any pattern, per-channel parameters."""
     m, n = int(rng.integers(1, 2 * config.rows + 2)), int(rng.integers(1, min(config.param_rows, 2 * config.add_stages + 1) * config.cols))
+    mult, shift = rng.integers(0, 1 << config.mult_bits, n), rng.integers(0, min(64, config.acc_bits + config.mult_bits), n)
+    if rng.random() < 0.5:  # a shift by a few bits, so that ties are common
+        bit = rng.integers(0, config.mult_bits, n)
+        mult, shift = 1 << bit, bit + rng.integers(0, 4, n)
     post = Requantisation(
         bias=rng.integers(config.acc.lo, config.acc.hi, n, endpoint=True) >> rng.integers(0, config.acc_bits, n),
-        mult=rng.integers(0, 1 << config.mult_bits, n),
-        shift=rng.integers(0, min(64, config.acc_bits + config.mult_bits), n),
+        mult=mult,
+        shift=shift,
         **dict(zip(("lo", "zero_point", "hi"), map(int, np.sort(rng.integers(config.act.lo, config.act.hi, 3, endpoint=True))), strict=True)),
     )
     if rng.random() < 0.2:
@@ -41,69 +47,110 @@ def random_case(config: AcceleratorConfig, rng: np.random.Generator) -> Case:
             m=m, n=n, reduce=Reduce(rng.choice(["sum", "max"])), beats=beats,
             head=int(rng.integers(low, high)), tail=int(rng.integers(low, high)), post=post,
         )  # fmt: skip
-        return job_case(config, job, rng.integers(config.act.lo, config.act.hi, (m, beats, n), endpoint=True))
+        x = rng.integers(config.act.lo, config.act.hi, (m, beats, n), endpoint=True)
+        jobs = 1 if 2 * n > config.param_rows * config.cols else int(rng.integers(1, 3))
+        return reduction_case(config, [job] * jobs, [x] * jobs)
     taps, channels, pattern, x, codes = random_operands(config, rng, m, n)
     job = Product(
         m=m, n=n, taps=taps, channels=channels, pattern=pattern, window=Window(), padding=0, group=0, codes=codes, post=post
     )  # fmt: skip
-    flow = Dataflow(rng.choice(["os", "ws"]))
-    return job_case(config, job, x, schedule(config, m, n, taps, channels, pattern, flow))
+    return product_case(config, job, x, schedule(config, m, n, taps, channels, pattern, Dataflow(rng.choice(["os", "ws"]))))
 
 
-def job_case(
-    config: AcceleratorConfig, job: Product | Reduction, x: NDArray[np.int64], plan: GemmSchedule | None = None, where: str = ""
-) -> Case:
-    """Make the case of one job: its transfers, the golden result, the exact cycles.
+def product_case(config: AcceleratorConfig, job: Product, x: NDArray[np.int64], plan: GemmSchedule, where: str = "") -> Case:
+    """Make the case of a matrix product: its transfers, the golden result, the exact cycles.
 
     Parameters
     ----------
     config : AcceleratorConfig
-    job : Product or Reduction
-    x : int64, shape (m, k) or (m, beats, n)
+    job : Product
+    x : int64, shape (m, k)
         Operands.
-    plan : GemmSchedule or None
-        Of a product.
+    plan : GemmSchedule
     where : str
         What the report says before tile and channel, such as the layer.
     """
-    post = job.post
-    assert post is not None
-    placed = list(plan.placed()) if plan else []
-    moves = core_transfers(config, job, x, placed)
-    if isinstance(job, Product):
-        assert job.codes is not None and plan is not None
-        source, cycles = Source.ARRAY, core(config, plan.program()).total
-        operands = golden.Product(x, job.codes.values.astype(np.int64), job.codes.positions)
-        label = f"{job.m}x{job.k}x{job.n} {job.pattern} {plan.dataflow.value}"
-    else:
-        source, cycles = Source.VECTOR, core_vector(config, moves.vectors)
-        operands = golden.Reduction(job.instruction(job.m), x.reshape(-1, job.n))
-        label = f"{job.reduce.value} of {job.beats} beats, {job.m}x{job.n}"
-    params = Params(post.bias[None], post.mult[None], post.shift[None])
-    result = golden.core(config, operands, post.instruction(source, job.m), params)
+    assert job.codes is not None
+    placed = list(plan.placed())
+    moves = product_transfers(config, job, x, placed)
+    operands = golden.Product(x, job.codes.values.astype(np.int64), job.codes.positions)
+    flow = plan.dataflow.value
+    label = f"{job.m}x{job.k}x{job.n} {job.pattern} {flow}"
+    return _case(config, moves, [job], [operands], Source.ARRAY, core(config, plan.program()).total, label, f"{where}{flow} ")
+
+
+def reduction_case(config: AcceleratorConfig, jobs: Sequence[Reduction], xs: Sequence[NDArray[np.int64]], where: str = "") -> Case:
+    """Make the case of a layer's reductions; see :func:`product_case`.
+
+    Parameters
+    ----------
+    config : AcceleratorConfig
+    jobs : sequence of Reduction
+    xs : sequence of int64, shape (m, beats, n)
+        Operands of each.
+    where : str
+        What the report says before job and channel.
+    """
+    moves = reduction_transfers(config, jobs, xs)
+    operands = [golden.Reduction(job.instruction(job.m), x.reshape(-1, job.n)) for job, x in zip(jobs, xs, strict=True)]
+    label = ", ".join(f"{job.reduce.value} of {job.beats} beats, {job.m}x{job.n}" for job in jobs)
+    return _case(config, moves, jobs, operands, Source.VECTOR, core_vector(config, moves.vectors), label, where)
+
+
+def program_case(config: AcceleratorConfig, file: Path, index: int) -> Case:
+    """Make the case of step `index` of a program of :mod:`accel.sim.program`.
+
+    Parameters
+    ----------
+    config : AcceleratorConfig
+    file : Path
+    index : int
+    """
+    layer, jobs, xs = read_step(file, index)
+    where = f"layer {layer}, "
+    if isinstance(jobs[0], Product):
+        job = jobs[0]
+        return product_case(config, job, xs[0], schedule(config, job.m, job.n, job.taps, job.channels, job.pattern), where)
+    return reduction_case(config, jobs, xs, where)
+
+
+def _case(
+    config: AcceleratorConfig,
+    moves: CoreTransfers,
+    jobs: Sequence[Product | Reduction],
+    operands: Sequence[golden.Product | golden.Reduction],
+    source: Source,
+    cycles: int,
+    label: str,
+    where: str,
+) -> Case:
+    posts = [job.post for job in jobs if job.post]
+    results = [
+        golden.core(config, given, post.instruction(source, job.m), Params(post.bias[None], post.mult[None], post.shift[None]))
+        for job, post, given in zip(jobs, posts, operands, strict=True)
+    ]
     inputs, predict = _ports(config, moves)
     memory = dict(zip(("bias", "mult", "shift"), moves.params, strict=True))
+    idle = [min(max(post.zero_point, post.lo), post.hi) for post in posts]  # what a column without a channel says
+    outputs = pack(
+        shapes.result(config),
+        value=moves.emitted([result.value for result in results], idle),
+        overflow=moves.emitted([result.overflow for result in results], [False] * len(jobs)),
+    )
     return Case(
         label=label,
         setup={"params": pack(shapes.params(config), address=np.arange(len(moves.params[0])), **memory)},
         inputs=inputs,
-        outputs={
-            "o": pack(
-                shapes.result(config),
-                value=moves.emitted(result.value, min(max(post.zero_point, post.lo), post.hi)),
-                overflow=moves.emitted(result.overflow, False),
-            )
-        },
+        outputs={"o": outputs},
         predict=predict,
         cycles=cycles,
-        place=_place(where, moves, [at for at in placed if at.tile.last]),
+        place=_place(where, moves),
     )
 
 
 def _ports(config: AcceleratorConfig, moves: CoreTransfers) -> tuple[dict[str, list[int]], Callable[[Waits], Waits]]:
     inputs = {"post": pack_posts(config, moves.posts)}
-    none = np.zeros(0, np.bool_)
-    tiles, ends, heads = [], none, none
+    tiles, ends, heads = [], np.zeros(0, np.bool_), np.zeros(0, np.bool_)
     if array := moves.array:
         tiles, ends, heads = array.tiles, array.ends, array.heads
         inputs["tile"] = pack_tiles(config, tiles)
@@ -115,17 +162,16 @@ def _ports(config: AcceleratorConfig, moves: CoreTransfers) -> tuple[dict[str, l
     return inputs, lambda driven: core_trace(config, tiles, ends, heads, moves.vectors, moves.posts, driven)
 
 
-def _place(where: str, moves: CoreTransfers, placed: Sequence[Placed]) -> Callable[[str, int], str]:
+def _place(where: str, moves: CoreTransfers) -> Callable[[str, int], str]:
     """Say to which tile and which rows and channels an emitted row belongs."""
     cols = moves.x.shape[1]
-    ends = np.cumsum([(rows.stop - rows.start) * (at.stop - at.start) // cols for rows, at in moves.blocks])
+    ends = np.cumsum([(rows.stop - rows.start) * (at.stop - at.start) // cols for _, rows, at in moves.blocks])
 
     def place(port: str, position: int) -> str:
         if port != "o" or position >= ends[-1]:
             return where
         tile = int(np.searchsorted(ends, position, "right"))
-        rows, at = moves.blocks[tile]
-        kind = f" {placed[tile].tile.dataflow.value}" if placed else ""
-        return f"{where}{', ' if where else ''}tile {tile}{kind}, rows {rows.start}..{rows.stop - 1}, channels from {at.start}"
+        _, rows, at = moves.blocks[tile]
+        return f"{where}tile {tile}, rows {rows.start}..{rows.stop - 1}, channels {at.start}..{at.stop - 1}"
 
     return place

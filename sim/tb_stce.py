@@ -28,7 +28,8 @@ def random_operands(
     top = int(rng.choice([config.bundle, int(rng.integers(1, config.bundle, endpoint=True))]))
     pattern = Pattern(int(rng.integers(1, top, endpoint=True)), top)
     pattern = Pattern(config.bundle, config.bundle) if pattern.dense else pattern
-    taps, channels = int(rng.integers(1, 3, endpoint=True)), int(rng.integers(1, 2 * config.bundle, endpoint=True))
+    # Short reductions are common: there the results of one tile hold up the next.
+    taps, channels = int(rng.integers(1, 3, endpoint=True)), int(rng.integers(1, rng.choice([2, 2 * config.bundle]), endpoint=True))
 
     def draw(shape, fmt):
         some = rng.choice([fmt.lo, -1, 0, 1, fmt.hi], shape)
@@ -42,8 +43,9 @@ def random_case(config: AcceleratorConfig, rng: np.random.Generator) -> Case:
     """Draw a few tiles of either dataflow, alone, in chunks or in passes, with whatever partial sums."""
     rows, cols, hop = config.rows, config.cols, config.add_stages
     streams, jobs, expected, partial, keep = [], [], [], [], []
-    for _ in range(rng.integers(1, 4, endpoint=True)):
-        flow = Dataflow(rng.choice(["os", "ws"]))
+    likely = rng.choice([0.2, 0.5, 1.0])
+    for _ in range(rng.integers(1, 5, endpoint=True)):
+        flow = Dataflow.OS if rng.random() < likely else Dataflow.WS
         width = cols * hop if flow is Dataflow.OS else cols
         m = int(rng.choice([rows, int(rng.integers(1, rows if flow is Dataflow.OS else 2 * rows, endpoint=True))]))
         n = int(rng.choice([width, int(rng.integers(1, width, endpoint=True))]))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -107,9 +107,17 @@ def _elements(config: AcceleratorConfig, cut: Bundles, lanes: Sequence[int] | ND
     return np.where(at < size[:, None], cut.start[held, None] + at, -1)
 
 
+class Emitted(NamedTuple):
+    """A block of rows that leaves the compute core: `rows` x `cols` of the result of job number `job`, whole rows of the array."""
+
+    job: int
+    rows: slice
+    cols: slice
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CoreTransfers:
-    """Transfers of the compute core for one job, in order.
+    """Transfers of the compute core for one matrix product, or for the reductions of a layer, in order.
 
     Parameters
     ----------
@@ -123,64 +131,102 @@ class CoreTransfers:
         Jobs of the post-processor.
     params : int64, shape (vectors, cols), of each of bias, mult and shift
         Parameter vectors from address 0 on; 0 on columns without a channel.
-    blocks : list of (slice, slice)
-        Rows and columns of the result, in the order in which they are emitted; columns are whole rows of the array.
+    blocks : list of Emitted
+        The results in the order in which they leave.
     """
 
     array: ArrayTransfers | None = None
-    vectors: list[Vector] = field(default_factory=list)
+    vectors: list[Vector]
     x: Integers
     posts: list[Post]
-    params: tuple[Integers, Integers, Integers]
-    blocks: list[tuple[slice, slice]]
+    params: tuple[Integers, ...]
+    blocks: list[Emitted]
 
-    def emitted(self, result: NDArray[Any], fill: Any) -> NDArray[Any]:
-        """Order a result of shape (m, n) as it leaves the core, shape (rows, cols), `fill` on columns without a channel."""
+    def emitted(self, results: Sequence[NDArray[Any]], fills: Sequence[Any]) -> NDArray[Any]:
+        """Order the results of the jobs, each of shape (m, n), as they leave, shape (rows, cols); fills stand on columns without a channel."""
         cols = self.x.shape[1]
-        wide = np.pad(result, ((0, 0), (0, max(at.stop for _, at in self.blocks) - result.shape[1])), constant_values=fill)
-        return np.concatenate([wide[block].reshape(-1, cols) for block in self.blocks])
+        width = max(block.cols.stop for block in self.blocks)
+        wide = [np.pad(r, ((0, 0), (0, width - r.shape[1])), constant_values=f) for r, f in zip(results, fills, strict=True)]
+        return np.concatenate([wide[block.job][block.rows, block.cols].reshape(-1, cols) for block in self.blocks])
 
 
-def core_transfers(config: AcceleratorConfig, job: Product | Reduction, x: Integers, placed: Sequence[Placed] = ()) -> CoreTransfers:
-    """Order everything that the compute core takes for a job.
+def product_transfers(config: AcceleratorConfig, job: Product, x: Integers, placed: Sequence[Placed]) -> CoreTransfers:
+    """Order everything that the compute core takes for a matrix product.
 
     Parameters
     ----------
     config : AcceleratorConfig
-    job : Product or Reduction
+    job : Product
         With codes and requantisation.
-    x : int64, shape (m, k) or (m, beats, n)
+    x : int64, shape (m, k)
         Its operands.
     placed : sequence of Placed
-        Tiles of a product in order.
+        Its tiles in order.
 
     Raises
     ------
     RangeError
         If the parameters do not fit the post-processor's memory.
     """
-    cols, post = config.cols, job.post
-    if isinstance(job, Product):
-        assert job.codes is not None and post is not None
-        cut = bundles(job.taps, job.channels, job.pattern, config.bundle)
-        array = array_transfers(config, placed, cut, x, Codes(job.codes.values.astype(np.int64), job.codes.positions))
-        groups = config.add_stages if placed[0].tile.dataflow is Dataflow.OS else 1
-        blocks = [(slice(at.m, at.m + at.rows), slice(at.n, at.n + groups * cols)) for at in placed if at.tile.last]
-        vectors, rows, source = [], np.zeros((0, cols), np.int64), Source.ARRAY
-    else:
-        array, groups, source = None, 1, Source.VECTOR
-        blocks = [(slice(0, job.m), slice(n, n + cols)) for n in range(0, job.n, cols)]
-        vectors = [job.instruction(job.m)] * len(blocks)
-        wide = np.pad(x, ((0, 0), (0, 0), (0, -job.n % cols)))
-        rows = np.concatenate([wide[:, :, at].reshape(-1, cols) for _, at in blocks])
-    width = max(at.stop for _, at in blocks)
-    if width > config.param_rows * cols:
-        raise RangeError(f"param_rows must be at least {width // cols} for {job.n} channels, not {config.param_rows}")
+    assert job.codes is not None and job.post is not None
+    cut = bundles(job.taps, job.channels, job.pattern, config.bundle)
+    groups = config.add_stages if placed[0].tile.dataflow is Dataflow.OS else 1
+    blocks = [Emitted(0, slice(at.m, at.m + at.rows), slice(at.n, at.n + groups * config.cols)) for at in placed if at.tile.last]
+    posts, params = _posts(config, Source.ARRAY, [job], blocks, groups)
+    return CoreTransfers(
+        array=array_transfers(config, placed, cut, x, Codes(job.codes.values.astype(np.int64), job.codes.positions)),
+        vectors=[],
+        x=np.zeros((0, config.cols), np.int64),
+        posts=posts,
+        params=params,
+        blocks=blocks,
+    )
+
+
+def reduction_transfers(config: AcceleratorConfig, jobs: Sequence[Reduction], xs: Sequence[Integers]) -> CoreTransfers:
+    """Order everything that the compute core takes for the reductions of a layer, which follow each other without a pause.
+
+    Parameters
+    ----------
+    config : AcceleratorConfig
+    jobs : sequence of Reduction
+    xs : sequence of int64, shape (m, beats, n)
+        Operands of each.
+
+    Raises
+    ------
+    RangeError
+        If the parameters do not fit the post-processor's memory.
+    """
+    cols = config.cols
+    blocks = [Emitted(i, slice(0, job.m), slice(n, n + cols)) for i, job in enumerate(jobs) for n in range(0, job.n, cols)]
+    wide = [np.pad(x, ((0, 0), (0, 0), (0, -x.shape[2] % cols))) for x in xs]
+    posts, params = _posts(config, Source.VECTOR, jobs, blocks, 1)
+    return CoreTransfers(
+        vectors=[jobs[block.job].instruction(jobs[block.job].m) for block in blocks],
+        x=np.concatenate([wide[block.job][..., block.cols].reshape(-1, cols) for block in blocks]),
+        posts=posts,
+        params=params,
+        blocks=blocks,
+    )
+
+
+def _posts(
+    config: AcceleratorConfig, source: Source, jobs: Sequence[Product | Reduction], blocks: Sequence[Emitted], groups: int
+) -> tuple[list[Post], tuple[Integers, ...]]:
+    """Jobs of the post-processor, one for each run of blocks of equal columns, and the parameters of all channels."""
+    cols = config.cols
+    width = max(block.cols.stop for block in blocks)
+    vectors = len(jobs) * width // cols
+    if vectors > config.param_rows:
+        raise RangeError(f"param_rows must be at least {vectors} for {jobs[0].n} channels, not {config.param_rows}")
     posts: list[Post] = []
-    for at_rows, at in blocks:
-        count, base = (at_rows.stop - at_rows.start) * groups, at.start // cols
+    for job, rows, at in blocks:
+        post = jobs[job].post
+        assert post is not None
+        count, base = (rows.stop - rows.start) * groups, (job * width + at.start) // cols
         if posts and posts[-1].base == base:
             count += posts.pop().rows
         posts.append(post.instruction(source, count, base, groups))
-    params = [np.pad(table, (0, width - job.n)).reshape(-1, cols) for table in (post.bias, post.mult, post.shift)]
-    return CoreTransfers(array=array, vectors=vectors, x=rows, posts=posts, params=(params[0], params[1], params[2]), blocks=blocks)
+    tables = [[np.pad(getattr(job.post, name), (0, width - job.n)) for job in jobs] for name in ("bias", "mult", "shift")]
+    return posts, tuple(np.concatenate(table).reshape(-1, cols) for table in tables)

@@ -1,0 +1,147 @@
+"""A whole network through the RTL core: the schedule that the simulator used, layer by layer, replayed in co-simulation."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from accel.config import AcceleratorConfig
+from accel.engine import simulate
+from accel.errors import MismatchError
+from accel.graph.network import Network, Window
+from accel.isa import Reduce
+from accel.schedule.lower import Layer, Product, Reduction, Requantisation, lower, operands
+from accel.sim.harness import CosimResult, cosim
+from accel.sparsity import Codes, Pattern
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkCosim:
+    """A network co-simulated without a difference in any output bit or cycle count.
+
+    Parameters
+    ----------
+    network : str
+    layers : dict of str to int
+        Cycles of each layer with jobs, as simulated and as measured in the RTL.
+    hardware : CosimResult
+        What the simulator compared and how long it took.
+    """
+
+    network: str
+    layers: dict[str, int]
+    hardware: CosimResult
+
+
+def cosim_network(
+    network: Network,
+    config: AcceleratorConfig,
+    inputs: ArrayLike,
+    *,
+    pattern: Pattern | None = None,
+    simulator: str = "verilator",
+    waves: bool = False,
+    out: Path | None = None,
+) -> NetworkCosim:
+    """Run one sample through the Verilog of the core, tile by tile, and compare every output bit and every layer's cycles.
+
+    Operands of each layer are what the simulator computed for it, so a difference shows in the layer that makes it.
+
+    Parameters
+    ----------
+    network : Network
+    config : AcceleratorConfig
+    inputs : array_like, shape (1, *ONNX shape)
+        As for :func:`accel.simulate`.
+    pattern : Pattern, optional
+        As for :func:`accel.simulate`.
+    simulator, waves, out
+        See :func:`accel.sim.harness.cosim`.
+
+    Returns
+    -------
+    NetworkCosim
+
+    Raises
+    ------
+    MismatchError
+        At the first difference.
+    """
+    result = simulate(network, config, inputs, pattern=pattern, keep=True)
+    layers = [layer for layer in lower(network, config, pattern=pattern) if layer.jobs]
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch, "program.npz")
+        steps = _write(file, config, layers, result.tensors)
+        hardware = cosim("core", config, simulator, cases=len(steps), waves=waves, out=out, program=file)
+    measured: Counter[str] = Counter()
+    for name, span in zip(steps, hardware.spans, strict=True):
+        measured[name] += span
+    for layer in result.layers:
+        if layer.cycles != measured[layer.name]:
+            raise MismatchError(f"layer {layer.name}: {layer.cycles} cycles simulated, {measured[layer.name]} measured in the RTL")
+    return NetworkCosim(network=network.name, layers=dict(measured), hardware=hardware)
+
+
+def _write(file: Path, config: AcceleratorConfig, layers: list[Layer], tensors: dict[str, NDArray[np.int64]]) -> list[str]:
+    """Write the steps of a program: a product each, and the reductions of a layer together; return the layer of each."""
+    arrays: dict[str, NDArray[Any]] = {}
+    steps = []
+
+    def part(layer: Layer, job: Product | Reduction) -> dict[str, Any]:
+        key = f"{len(steps)}.{len(arrays)}"
+        arrays[f"{key}.x"] = operands(layer, job, [tensors[name] for name in layer.operator.inputs])
+        post = job.post
+        assert post is not None
+        for name in ("bias", "mult", "shift"):
+            arrays[f"{key}.{name}"] = getattr(post, name)
+        told = {"key": key, "m": job.m, "n": job.n, "zero_point": post.zero_point, "lo": post.lo, "hi": post.hi}
+        if isinstance(job, Reduction):
+            return told | {"reduce": job.reduce.value, "beats": job.beats, "head": job.head, "tail": job.tail}
+        assert job.codes is not None
+        arrays[f"{key}.values"], arrays[f"{key}.positions"] = job.codes
+        return told | {"taps": job.taps, "channels": job.channels, "pattern": str(job.pattern)}
+
+    for layer in layers:
+        groups = [[job] for job in layer.jobs] if isinstance(layer.jobs[0], Product) else [layer.jobs]
+        for jobs in groups:
+            steps.append({"layer": layer.operator.name, "jobs": [part(layer, job) for job in jobs]})
+    np.savez(file, steps=np.frombuffer(json.dumps(steps).encode(), np.uint8), **arrays)
+    return [step["layer"] for step in steps]
+
+
+def read_step(file: Path, index: int) -> tuple[str, tuple[Product | Reduction, ...], tuple[NDArray[np.int64], ...]]:
+    """Read step `index` of a program: its layer, its jobs and their operands.
+
+    Parameters
+    ----------
+    file : Path
+        Written by :func:`cosim_network`.
+    index : int
+    """
+    with np.load(file, allow_pickle=False) as arrays:
+        step = json.loads(arrays["steps"].tobytes())[index]
+        jobs, xs = zip(*(_read(arrays, part) for part in step["jobs"]), strict=True)
+    return step["layer"], jobs, xs
+
+
+def _read(arrays: Any, part: dict[str, Any]) -> tuple[Product | Reduction, NDArray[np.int64]]:
+    key = part["key"]
+    post = Requantisation(
+        **{name: arrays[f"{key}.{name}"] for name in ("bias", "mult", "shift")},
+        **{name: part[name] for name in ("zero_point", "lo", "hi")},
+    )
+    shape = {"m": part["m"], "n": part["n"], "post": post}
+    if "reduce" in part:
+        kind = Reduce(part["reduce"])
+        return Reduction(**shape, reduce=kind, **{name: part[name] for name in ("beats", "head", "tail")}), arrays[f"{key}.x"]
+    codes = Codes(arrays[f"{key}.values"], arrays[f"{key}.positions"])
+    size = {name: part[name] for name in ("taps", "channels")}
+    product = Product(**shape, **size, pattern=Pattern.parse(part["pattern"]), window=Window(), padding=0, group=0, codes=codes)
+    return product, arrays[f"{key}.x"]
