@@ -14,9 +14,11 @@ import onnx
 import pytest
 
 import accel
-from accel import cli, presets
+from accel import cli, presets, simulate
 from accel.cli import terminal
 from accel.errors import MismatchError, RangeError, ToolError
+from accel.sim import harness, program
+from accel.sim.blocks import BLOCKS
 from tests.qdq import Model
 
 COMMAND = [sys.executable, "-m", "accel"]
@@ -155,6 +157,36 @@ def test_verilog(capsys, tmp_path):
     file = tmp_path / "new" / "accumulator.v"
     assert run(capsys, "verilog", "accumulator", "--config", "tiny", "-o", file)[:2] == (0, "")
     assert file.read_text() == out
+
+
+def test_run_writes_its_report(capsys, monkeypatch, tmp_path):
+    """Everything but the co-simulation, which tests/test_cosim.py does."""
+
+    def replay(network, config, inputs, *, simulator, out):
+        result = simulate(network, config, inputs)
+        compared = harness.CosimResult(
+            block="core", config=config.name, simulator=simulator, seed=0, cases=7, words=241, cycles=result.cycles, build_seconds=0.0,
+            run_seconds=0.0,
+        )  # fmt: skip
+        return program.NetworkCosim(network=network.name, layers={x.name: x.cycles for x in result.layers}, hardware=compared)
+
+    monkeypatch.setattr(program, "cosim_network", replay)
+    monkeypatch.setattr(harness, "check_tools", lambda simulator: None)
+    files = []
+    for folder in (tmp_path / "a", tmp_path / "b"):
+        code, out, _ = run(capsys, "run", "--config", "tiny", "--out", folder)
+        assert code == 0
+        assert f"report: {folder / 'report.md'}" in out
+        files.append({str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()})
+    assert files[0] == files[1]
+    assert {f"verilog/{block}.v" for block in BLOCKS} < set(files[0])
+    assert {"cycles.png", "report.md", "report.json", "dense/layers.csv", "pruned/result.json", "pruned/outputs.npz"} < set(files[0])
+    report = json.loads(files[0]["report.json"])
+    assert report["accuracy"]["agreement of the last two"] >= 0.99
+    assert report["cycles"]["pruned"] == sum(report["cycles"]["measured in the RTL"].values()) < report["cycles"]["dense"]
+    for row in report["differences from onnxruntime"]:
+        assert row["worst alone [LSB]"] <= 1
+        assert row["farthest from a tie [LSB]"] < 1e-3
 
 
 @pytest.mark.parametrize(
