@@ -17,7 +17,7 @@ from accel.engine import simulate
 from accel.errors import MismatchError
 from accel.graph.network import Network, Window
 from accel.isa import Reduce
-from accel.schedule.lower import Layer, Product, Reduction, Requantisation, lower, operands
+from accel.schedule.lower import Layer, Product, Reduction, Requantisation, lower, operands, passes
 from accel.sim.harness import CosimResult, cosim
 from accel.sparsity import Codes, Pattern
 
@@ -109,8 +109,7 @@ def _write(file: Path, config: AcceleratorConfig, layers: list[Layer], tensors: 
         return told | {"taps": job.taps, "channels": job.channels, "pattern": str(job.pattern)}
 
     for layer in layers:
-        groups = [[job] for job in layer.jobs] if isinstance(layer.jobs[0], Product) else [layer.jobs]
-        for jobs in groups:
+        for jobs in passes(config, layer):
             steps.append({"layer": layer.operator.name, "jobs": [part(layer, job) for job in jobs]})
     np.savez(file, steps=np.frombuffer(json.dumps(steps).encode(), np.uint8), **arrays)
     return [step["layer"] for step in steps]

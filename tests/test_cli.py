@@ -166,7 +166,7 @@ def test_run_writes_its_report(capsys, monkeypatch, tmp_path):
         result = simulate(network, config, inputs)
         compared = harness.CosimResult(
             block="core", config=config.name, simulator=simulator, seed=0, cases=7, words=241, cycles=result.cycles, build_seconds=0.0,
-            run_seconds=0.0,
+            run_seconds=0.0, spans=tuple(x.cycles for x in result.layers),
         )  # fmt: skip
         return program.NetworkCosim(network=network.name, layers={x.name: x.cycles for x in result.layers}, hardware=compared)
 
@@ -183,7 +183,7 @@ def test_run_writes_its_report(capsys, monkeypatch, tmp_path):
     assert {"cycles.png", "report.md", "report.json", "dense/layers.csv", "pruned/result.json", "pruned/outputs.npz"} < set(files[0])
     report = json.loads(files[0]["report.json"])
     assert report["accuracy"]["agreement of the last two"] >= 0.99
-    assert report["cycles"]["pruned"] == sum(report["cycles"]["measured in the RTL"].values()) < report["cycles"]["dense"]
+    assert report["cycles"]["pruned"] == sum(report["co-simulation"]["cycles"].values()) < report["cycles"]["dense"]
     for row in report["differences from onnxruntime"]:
         assert row["worst alone [LSB]"] <= 1
         assert row["farthest from a tie [LSB]"] < 1e-3

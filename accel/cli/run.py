@@ -18,7 +18,6 @@ if TYPE_CHECKING:  # the model is loaded when it is run: `accel --help` does wit
 
     from accel.graph import Network
     from accel.result import Result
-    from accel.sim.harness import CosimResult
 
 NETWORK = "digits-cnn"
 EXAMPLES = """
@@ -74,10 +73,11 @@ def run(args: argparse.Namespace) -> None:
         "config": dataclasses.asdict(config),
         "test_images": len(images),
         "accuracy": accuracy,
-        "cycles": {"dense": dense.cycles, "pruned": pruned.cycles, "measured in the RTL": hardware.layers},
+        "cycles": {"dense": dense.cycles, "pruned": pruned.cycles},
+        "co-simulation": {"simulator": "verilator", "images": 1, "output rows": hardware.hardware.words, "cycles": hardware.layers},
         "differences from onnxruntime": differences,
     }
-    text = _tables(facts, dense, pruned, hardware.hardware)
+    text = _tables(facts, dense, pruned)
     save(dense, out / "dense")
     save(pruned, out / "pruned")
     write(out / "cycles.png", cycles_by_cause(dense, pruned))
@@ -144,7 +144,7 @@ def _differences(path: Path, images: NDArray[np.float32], network: Network, resu
     return rows
 
 
-def _tables(facts: dict[str, Any], dense: Result, pruned: Result, hardware: CosimResult) -> str:
+def _tables(facts: dict[str, Any], dense: Result, pruned: Result) -> str:
     """Show the facts to a person."""
     layers = [
         [
@@ -159,7 +159,7 @@ def _tables(facts: dict[str, Any], dense: Result, pruned: Result, hardware: Cosi
         for a, b in zip(dense.layers, pruned.layers, strict=True)
     ]
     layers.append(["all", "", "", "", dense.cycles, pruned.cycles, 100 * pruned.utilisation])
-    measured = facts["cycles"]["measured in the RTL"]
+    replayed = facts["co-simulation"]
     shares = [[name, f"{share:.2%}"] for name, share in facts["accuracy"].items()]
     apart = facts["differences from onnxruntime"]
     parts = [
@@ -168,6 +168,7 @@ def _tables(facts: dict[str, Any], dense: Result, pruned: Result, hardware: Cosi
         f"cycles of one image: {dense.cycles / pruned.cycles:.2f}x fewer as pruned; they exclude memory",
         table(list(apart[0]), [[f"{value:.1e}" if isinstance(value, float) else value for value in row.values()] for row in apart]),
         NOTE,
-        f"one image in the RTL on {hardware.simulator}: {hardware.words:,} output rows, cycles of {len(measured)} layers, 0 differences",
+        f"one image in the RTL on {replayed['simulator']}: {replayed['output rows']:,} output rows, cycles of {len(replayed['cycles'])} layers, "
+        "0 differences",
     ]  # fmt: skip
     return "\n\n".join(parts)
