@@ -160,6 +160,7 @@ def _tables(facts: dict[str, Any], dense: Result, pruned: Result) -> str:
     ]
     layers.append(["all", "", "", "", dense.cycles, pruned.cycles, 100 * pruned.utilisation])
     replayed = facts["co-simulation"]
+    compared = f"{replayed['output rows']:,} output rows and the cycles of {len(replayed['cycles'])} layers"
     shares = [[name, f"{share:.2%}"] for name, share in facts["accuracy"].items()]
     apart = facts["differences from onnxruntime"]
     parts = [
@@ -168,7 +169,6 @@ def _tables(facts: dict[str, Any], dense: Result, pruned: Result) -> str:
         f"cycles of one image: {dense.cycles / pruned.cycles:.2f}x fewer as pruned; they exclude memory",
         table(list(apart[0]), [[f"{value:.1e}" if isinstance(value, float) else value for value in row.values()] for row in apart]),
         NOTE,
-        f"one image in the RTL on {replayed['simulator']}: {replayed['output rows']:,} output rows, cycles of {len(replayed['cycles'])} layers, "
-        "0 differences",
+        f"one image in the RTL on {replayed['simulator']}: {compared}, 0 differences",
     ]  # fmt: skip
     return "\n\n".join(parts)
