@@ -9,114 +9,130 @@ from accel.lfsr import WORD_BITS
 
 
 def bits_for(highest: int) -> int:
-    """Width of an unsigned field that holds 0 to `highest`, at least one bit."""
+    """Return the width of an unsigned field that holds 0 to `highest`, at least one bit."""
     return max(1, highest.bit_length())
 
 
 def row(config: AcceleratorConfig) -> data.StructLayout:
-    """One sum per column, each with its sticky overflow bit."""
-    return data.StructLayout({
-        "acc": data.ArrayLayout(signed(config.acc_bits), config.cols),
-        "overflow": data.ArrayLayout(1, config.cols),
-    })
+    """Lay out one sum per column, each with its sticky overflow bit."""
+    return data.StructLayout(
+        {
+            "acc": data.ArrayLayout(signed(config.acc_bits), config.cols),
+            "overflow": data.ArrayLayout(1, config.cols),
+        }
+    )
 
 
 def kept_row(config: AcceleratorConfig) -> data.StructLayout:
-    """A row of sums that goes to the accumulator if `keep` is set, else to the post-processor."""
+    """Lay out a row of sums that goes to the accumulator if `keep` is set, else to the post-processor."""
     return data.StructLayout({**dict(row(config).members), "keep": 1})
 
 
 def pair(config: AcceleratorConfig) -> data.StructLayout:
-    """One (value, index) pair; the index selects an element of the held bundle."""
+    """Lay out one (value, index) pair; the index selects an element of the held bundle."""
     return data.StructLayout({"value": signed(config.weight_bits), "index": unsigned(config.index_bits)})
 
 
 def bundle(config: AcceleratorConfig) -> data.ArrayLayout:
-    """The activations a processing element holds."""
+    """Lay out the activations a processing element holds."""
     return data.ArrayLayout(signed(config.act_bits), config.bundle)
 
 
 def west(config: AcceleratorConfig) -> data.StructLayout:
-    """One beat of the west port: `port` elements for every row; `end` marks the last beat of the rows' bundles."""
-    return data.StructLayout({
-        "data": data.ArrayLayout(data.ArrayLayout(signed(config.act_bits), config.port), config.rows),
-        "end": 1,
-    })
+    """Lay out one beat of the west port: `port` elements for every row; `end` marks the last beat of the rows' bundles."""
+    return data.StructLayout(
+        {
+            "data": data.ArrayLayout(data.ArrayLayout(signed(config.act_bits), config.port), config.rows),
+            "end": 1,
+        }
+    )
 
 
 def north(config: AcceleratorConfig) -> data.StructLayout:
-    """One pair per column; `head` marks the first pair of a bundle."""
-    return data.StructLayout({
-        "value": data.ArrayLayout(signed(config.weight_bits), config.cols),
-        "index": data.ArrayLayout(unsigned(config.index_bits), config.cols),
-        "head": 1,
-    })
+    """Lay out one pair per column; `head` marks the first pair of a bundle."""
+    return data.StructLayout(
+        {
+            "value": data.ArrayLayout(signed(config.weight_bits), config.cols),
+            "index": data.ArrayLayout(unsigned(config.index_bits), config.cols),
+            "head": 1,
+        }
+    )
 
 
 def tile(config: AcceleratorConfig) -> data.StructLayout:
-    """Fields of `accel.isa.Tile`; `ws` is the dataflow."""
-    return data.StructLayout({
-        "ws": 1,
-        "steps": unsigned(isa.STEP_BITS),
-        "rows": unsigned(bits_for(config.rows)),
-        "first": 1,
-        "last": 1,
-    })
+    """Lay out the fields of `accel.isa.Tile`; `ws` is the dataflow."""
+    return data.StructLayout(
+        {
+            "ws": 1,
+            "steps": unsigned(isa.STEP_BITS),
+            "rows": unsigned(bits_for(config.rows)),
+            "first": 1,
+            "last": 1,
+        }
+    )
 
 
 def lanes(config: AcceleratorConfig) -> data.ArrayLayout:
-    """One activation per column: an operand row of the vector unit."""
+    """Lay out one activation per column: an operand row of the vector unit."""
     return data.ArrayLayout(signed(config.act_bits), config.cols)
 
 
 def vector(config: AcceleratorConfig) -> data.StructLayout:
-    """Fields of `accel.isa.Vector`; `max` is the reduction."""
-    return data.StructLayout({
-        "max": 1,
-        "rows": unsigned(isa.ROW_BITS),
-        "window": unsigned(isa.ROW_BITS),
-        "head": signed(isa.COEFFICIENT_BITS),
-        "tail": signed(isa.COEFFICIENT_BITS),
-    })
+    """Lay out the fields of `accel.isa.Vector`; `max` is the reduction."""
+    return data.StructLayout(
+        {
+            "max": 1,
+            "rows": unsigned(isa.ROW_BITS),
+            "window": unsigned(isa.ROW_BITS),
+            "head": signed(isa.COEFFICIENT_BITS),
+            "tail": signed(isa.COEFFICIENT_BITS),
+        }
+    )
 
 
 def post(config: AcceleratorConfig) -> data.StructLayout:
-    """Fields of `accel.isa.Post`; `vector` is the source, `rounding` counts floor, half_up, half_even."""
-    return data.StructLayout({
-        "vector": 1,
-        "rows": unsigned(isa.ROW_BITS),
-        "base": unsigned(bits_for(config.param_rows - 1)),
-        "vectors": unsigned(bits_for(config.param_rows)),
-        "zero_point": signed(config.act_bits),
-        "lo": signed(config.act_bits),
-        "hi": signed(config.act_bits),
-        "rounding": unsigned(2),
-    })
+    """Lay out the fields of `accel.isa.Post`; `vector` is the source, `rounding` counts floor, half_up, half_even."""
+    return data.StructLayout(
+        {
+            "vector": 1,
+            "rows": unsigned(isa.ROW_BITS),
+            "base": unsigned(bits_for(config.param_rows - 1)),
+            "vectors": unsigned(bits_for(config.param_rows)),
+            "zero_point": signed(config.act_bits),
+            "lo": signed(config.act_bits),
+            "hi": signed(config.act_bits),
+            "rounding": unsigned(2),
+        }
+    )
 
 
 def params(config: AcceleratorConfig) -> data.StructLayout:
-    """One parameter vector and its address."""
-    return data.StructLayout({
-        "address": unsigned(bits_for(config.param_rows - 1)),
-        "bias": data.ArrayLayout(signed(config.acc_bits), config.cols),
-        "mult": data.ArrayLayout(unsigned(config.mult_bits), config.cols),
-        "shift": data.ArrayLayout(unsigned(isa.SHIFT_BITS), config.cols),
-    })
+    """Lay out one parameter vector and its address."""
+    return data.StructLayout(
+        {
+            "address": unsigned(bits_for(config.param_rows - 1)),
+            "bias": data.ArrayLayout(signed(config.acc_bits), config.cols),
+            "mult": data.ArrayLayout(unsigned(config.mult_bits), config.cols),
+            "shift": data.ArrayLayout(unsigned(isa.SHIFT_BITS), config.cols),
+        }
+    )
 
 
 def result(config: AcceleratorConfig) -> data.StructLayout:
-    """One requantised activation per column, each with its overflow bit."""
-    return data.StructLayout({
-        "value": data.ArrayLayout(signed(config.act_bits), config.cols),
-        "overflow": data.ArrayLayout(1, config.cols),
-    })
+    """Lay out one requantised activation per column, each with its overflow bit."""
+    return data.StructLayout(
+        {
+            "value": data.ArrayLayout(signed(config.act_bits), config.cols),
+            "overflow": data.ArrayLayout(1, config.cols),
+        }
+    )
 
 
 def words(config: AcceleratorConfig) -> data.ArrayLayout:
-    """One word of stochastic rounding per lane; `cols` lanes."""
+    """Lay out one word of stochastic rounding per lane; `cols` lanes."""
     return data.ArrayLayout(unsigned(WORD_BITS), config.cols)
 
 
 def draw(config: AcceleratorConfig) -> data.StructLayout:
-    """Lanes that take their word in a beat; `last` ends the tensor."""
+    """Lay out the lanes that take their word in a beat; `last` ends the tensor."""
     return data.StructLayout({"take": data.ArrayLayout(1, config.cols), "last": 1})

@@ -7,23 +7,37 @@ from amaranth.lib.wiring import In, Out
 from accel.config import AcceleratorConfig
 
 from . import shapes
+from .arithmetic import delay
 from .fifo import Fifo
-from .uspe import Uspe, delay, tags
+from .uspe import Uspe, tags
 
 
 def word(config: AcceleratorConfig) -> data.StructLayout:
-    """Control that travels down the west edge, one row every `add_stages` cycles; each row makes its tags from it.
+    """Lay out the control that travels down the west edge, one row every `add_stages` cycles; each row makes its tags from it.
 
     ``beat`` a beat of the west port that does not end its bundle, ``chunk`` which one of the bundle it (or the last) is;
     ``take`` and ``inject`` reach one row: ``take_row`` and ``inject_row`` count the rows still to go.
     """
     row, slot = unsigned(shapes.bits_for(config.rows - 1)), unsigned(shapes.bits_for(config.add_stages - 1))
-    return data.StructLayout({
-        "step": 1, "ws": 1, "load": 1, "first": 1, "last": 1, "slot": slot, "swap": 1,
-        "beat": 1, "chunk": unsigned(shapes.bits_for(config.beats - 1)),
-        "take": 1, "take_row": row, "take_head": 1,
-        "inject": 1, "inject_row": row, "inject_slot": slot,
-    })
+    return data.StructLayout(
+        {
+            "step": 1,
+            "ws": 1,
+            "load": 1,
+            "first": 1,
+            "last": 1,
+            "slot": slot,
+            "swap": 1,
+            "beat": 1,
+            "chunk": unsigned(shapes.bits_for(config.beats - 1)),
+            "take": 1,
+            "take_row": row,
+            "take_head": 1,
+            "inject": 1,
+            "inject_row": row,
+            "inject_slot": slot,
+        }
+    )
 
 
 class Front(wiring.Component):
@@ -54,15 +68,24 @@ class Front(wiring.Component):
 
     def __init__(self, config: AcceleratorConfig):
         self.config = config
-        super().__init__({
-            "tile": In(stream.Signature(shapes.tile(config))),
-            "west_valid": In(1), "west_end": In(1), "west_ready": Out(1),
-            "north_valid": In(1), "north_head": In(1), "north_ready": Out(1),
-            "psum_valid": In(1), "psum_ready": Out(1),
-            "pop": In(1),
-            "word": Out(word(config)),
-            "emit": Out(1), "keep": Out(1), "fresh_sum": Out(1),
-        })
+        super().__init__(
+            {
+                "tile": In(stream.Signature(shapes.tile(config))),
+                "west_valid": In(1),
+                "west_end": In(1),
+                "west_ready": Out(1),
+                "north_valid": In(1),
+                "north_head": In(1),
+                "north_ready": Out(1),
+                "psum_valid": In(1),
+                "psum_ready": Out(1),
+                "pop": In(1),
+                "word": Out(word(config)),
+                "emit": Out(1),
+                "keep": Out(1),
+                "fresh_sum": Out(1),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -94,20 +117,19 @@ class Front(wiring.Component):
         with m.If(running.ws):
             m.d.comb += loads.eq(1)
             m.d.comb += claims.eq(1)
-            m.d.comb += issue.eq(
-                runs & bundle_ends & (draining == 0) & (room >= claims) & (running.first | self.psum_valid))
+            m.d.comb += issue.eq(runs & bundle_ends & (draining == 0) & (room >= claims) & (running.first | self.psum_valid))
         with m.Else():
             drains = running.last & last_group & group_starts
             m.d.comb += loads.eq(group_starts & self.north_head)
             m.d.comb += claims.eq(Mux(drains, running.rows * stages, 0))
-            m.d.comb += issue.eq(
-                runs & self.north_valid & (~loads | bundle_ends) & (room >= claims) & (~drains | (draining <= stages)))
+            m.d.comb += issue.eq(runs & self.north_valid & (~loads | bundle_ends) & (room >= claims) & (~drains | (draining <= stages)))
 
         # Stationary pairs pass through the running tile's rows: not while it takes pairs itself or has still to swap.
         take = Signal()
         last_take = loaded == waiting.rows - 1
         m.d.comb += take.eq(
-            waits & waiting.ws & (loaded != waiting.rows) & self.north_valid & ~(runs & ~running.ws) & ~(runs & fresh & ~issue))
+            waits & waiting.ws & (loaded != waiting.rows) & self.north_valid & ~(runs & ~running.ws) & ~(runs & fresh & ~issue)
+        )
         done = Signal()
         start = Signal()
         m.d.comb += done.eq(issue & last_group & (running.ws | group_ends))
@@ -120,13 +142,23 @@ class Front(wiring.Component):
         m.d.comb += self.fresh_sum.eq(running.first)
 
         m.d.comb += [
-            word.step.eq(issue), word.load.eq(issue & loads), word.ws.eq(running.ws), word.slot.eq(slot),
-            word.first.eq(running.first & fresh), word.last.eq(running.last & last_group),
+            word.step.eq(issue),
+            word.load.eq(issue & loads),
+            word.ws.eq(running.ws),
+            word.slot.eq(slot),
+            word.first.eq(running.first & fresh),
+            word.last.eq(running.last & last_group),
             word.swap.eq(issue & running.ws & fresh),
-            word.beat.eq(self.west_valid & ~self.west_end), word.chunk.eq(chunk),
-            word.take.eq(take), word.take_row.eq(loaded), word.take_head.eq(self.north_head),
-            word.inject.eq(draining != 0), word.inject_row.eq(drain_row), word.inject_slot.eq(drain_slot),
-            self.emit.eq((issue & running.ws) | (draining != 0)), self.keep.eq(running.ws & ~running.last & (draining == 0)),
+            word.beat.eq(self.west_valid & ~self.west_end),
+            word.chunk.eq(chunk),
+            word.take.eq(take),
+            word.take_row.eq(loaded),
+            word.take_head.eq(self.north_head),
+            word.inject.eq(draining != 0),
+            word.inject_row.eq(drain_row),
+            word.inject_slot.eq(drain_slot),
+            self.emit.eq((issue & running.ws) | (draining != 0)),
+            self.keep.eq(running.ws & ~running.last & (draining == 0)),
         ]
 
         with m.If(self.west_valid & self.west_ready):
@@ -183,14 +215,16 @@ class Edge(wiring.Component):
 
     def __init__(self, config: AcceleratorConfig):
         self.config = config
-        super().__init__({
-            "word_i": In(word(config)),
-            "word_o": Out(word(config)),
-            "data": In(shapes.west(config)["data"].shape.elem_shape),
-            "above": In(shapes.bundle(config)),
-            "bundle_o": Out(shapes.bundle(config)),
-            "tags_o": Out(tags(config)),
-        })
+        super().__init__(
+            {
+                "word_i": In(word(config)),
+                "word_o": Out(word(config)),
+                "data": In(shapes.west(config)["data"].shape.elem_shape),
+                "above": In(shapes.bundle(config)),
+                "bundle_o": Out(shapes.bundle(config)),
+                "tags_o": Out(tags(config)),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -228,8 +262,7 @@ class Edge(wiring.Component):
                 with m.If(now.beat & last):
                     m.d.sync += part.eq(self.data.as_value())
             for i in range(port):
-                m.d.comb += whole[chunk * port + i].eq(
-                    Mux(last, self.data[i], part.word_select(i, config.act_bits).as_signed()))
+                m.d.comb += whole[chunk * port + i].eq(Mux(last, self.data[i], part.word_select(i, config.act_bits).as_signed()))
 
         above = delay(m, self.above, config.add_stages - 1, "above")
         bundle = Signal(shapes.bundle(config), reset_less=True)
@@ -239,9 +272,17 @@ class Edge(wiring.Component):
 
         row = Signal(tags(config))
         m.d.sync += [
-            row.step.eq(now.step), row.ws.eq(now.ws), row.load.eq(now.load), row.first.eq(now.first),
-            row.last.eq(now.last), row.slot.eq(now.slot), row.take.eq(take), row.swap.eq(now.swap),
-            row.active.eq(next_active), row.inject.eq(inject), row.inject_slot.eq(now.inject_slot),
+            row.step.eq(now.step),
+            row.ws.eq(now.ws),
+            row.load.eq(now.load),
+            row.first.eq(now.first),
+            row.last.eq(now.last),
+            row.slot.eq(now.slot),
+            row.take.eq(take),
+            row.swap.eq(now.swap),
+            row.active.eq(next_active),
+            row.inject.eq(inject),
+            row.inject_slot.eq(now.inject_slot),
         ]
         m.d.comb += self.tags_o.eq(row)
         return m
@@ -277,13 +318,15 @@ class Stce(wiring.Component):
 
     def __init__(self, config: AcceleratorConfig):
         self.config = config
-        super().__init__({
-            "tile": In(stream.Signature(shapes.tile(config))),
-            "west": In(stream.Signature(shapes.west(config))),
-            "north": In(stream.Signature(shapes.north(config))),
-            "psum": In(stream.Signature(shapes.row(config))),
-            "o": Out(stream.Signature(shapes.kept_row(config))),
-        })
+        super().__init__(
+            {
+                "tile": In(stream.Signature(shapes.tile(config))),
+                "west": In(stream.Signature(shapes.west(config))),
+                "north": In(stream.Signature(shapes.north(config))),
+                "psum": In(stream.Signature(shapes.row(config))),
+                "o": Out(stream.Signature(shapes.kept_row(config))),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -293,10 +336,14 @@ class Stce(wiring.Component):
         m.submodules.front = front = Front(config)
         wiring.connect(m, wiring.flipped(self.tile), front.tile)
         m.d.comb += [
-            front.west_valid.eq(self.west.valid), front.west_end.eq(self.west.payload.end), self.west.ready.eq(front.west_ready),
-            front.north_valid.eq(self.north.valid), front.north_head.eq(self.north.payload.head),
+            front.west_valid.eq(self.west.valid),
+            front.west_end.eq(self.west.payload.end),
+            self.west.ready.eq(front.west_ready),
+            front.north_valid.eq(self.north.valid),
+            front.north_head.eq(self.north.payload.head),
             self.north.ready.eq(front.north_ready),
-            front.psum_valid.eq(self.psum.valid), self.psum.ready.eq(front.psum_ready),
+            front.psum_valid.eq(self.psum.valid),
+            self.psum.ready.eq(front.psum_ready),
             front.pop.eq(self.o.valid & self.o.ready),
         ]
 
@@ -307,7 +354,8 @@ class Stce(wiring.Component):
             edge = Edge(config)
             m.submodules[f"edge_{r}"] = edge
             m.d.comb += [
-                edge.word_i.eq(control), edge.above.eq(above),
+                edge.word_i.eq(control),
+                edge.above.eq(above),
                 edge.data.eq(delay(m, self.west.payload.data[r], hop * r, f"west_{r}")),
             ]
             control, above = edge.word_o, edge.bundle_o
@@ -330,8 +378,11 @@ class Stce(wiring.Component):
                 pe = Uspe(config)
                 m.submodules[f"pe_{r}_{c}"] = pe
                 m.d.comb += [
-                    pe.bundle_i.eq(east_bundle[r]), pe.tags_i.eq(east_tags[r]), pe.pair_i.eq(south_pair),
-                    pe.sum_i.acc.eq(acc), pe.sum_i.overflow.eq(overflow),
+                    pe.bundle_i.eq(east_bundle[r]),
+                    pe.tags_i.eq(east_tags[r]),
+                    pe.pair_i.eq(south_pair),
+                    pe.sum_i.acc.eq(acc),
+                    pe.sum_i.overflow.eq(overflow),
                 ]
                 east_bundle[r], east_tags[r], south_pair = pe.bundle_o, pe.tags_o, pe.pair_o
                 acc, overflow = pe.sum_o.acc, pe.sum_o.overflow

@@ -1,27 +1,18 @@
 """Unified sparse processing element: one multiplier and one adder, fed by a bundle and a (value, index) pair."""
 
-from amaranth import Cat, Module, Mux, Signal, signed, unsigned
+from amaranth import Cat, Const, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from accel.config import AcceleratorConfig
 
 from . import shapes
-from .arithmetic import overflow_rule
+from .arithmetic import delay, overflow_rule
 from .verilog import once
 
 
-def delay(m: Module, value, cycles: int, name: str):
-    """Return `value` as it was `cycles` clock edges ago; the registers hold data, so they are not reset."""
-    for stage in range(cycles):
-        held = Signal(value.shape(), name=f"{name}_{stage}", reset_less=True)
-        m.d.sync += held.eq(value)
-        value = held
-    return value
-
-
 def tags(config: AcceleratorConfig) -> data.StructLayout:
-    """Control that travels east with a row's activations, one column a cycle.
+    """Lay out the control that travels east with a row's activations, one column a cycle.
 
     ``step`` a product is accumulated; ``ws`` it is a weight-stationary one; ``load`` the west neighbour's bundle is taken;
     ``first``/``last`` the sum starts from 0 / is finished; ``slot`` which of the interleaved sums; ``take`` the passing pair is
@@ -29,14 +20,25 @@ def tags(config: AcceleratorConfig) -> data.StructLayout:
     ``inject`` the finished sum ``inject_slot`` leaves southwards.
     """
     slot = unsigned(shapes.bits_for(config.add_stages - 1))
-    return data.StructLayout({
-        "step": 1, "ws": 1, "load": 1, "first": 1, "last": 1, "slot": slot,
-        "take": 1, "swap": 1, "active": 1, "inject": 1, "inject_slot": slot,
-    })
+    return data.StructLayout(
+        {
+            "step": 1,
+            "ws": 1,
+            "load": 1,
+            "first": 1,
+            "last": 1,
+            "slot": slot,
+            "take": 1,
+            "swap": 1,
+            "active": 1,
+            "inject": 1,
+            "inject_slot": slot,
+        }
+    )
 
 
 def partial(config: AcceleratorConfig) -> data.StructLayout:
-    """A sum on its way south, with its sticky overflow bit."""
+    """Lay out a sum on its way south, with its sticky overflow bit."""
     return data.StructLayout({"acc": signed(config.acc_bits), "overflow": 1})
 
 
@@ -68,16 +70,18 @@ class Uspe(wiring.Component):
 
     def __init__(self, config: AcceleratorConfig):
         self.config = config
-        super().__init__({
-            "bundle_i": In(shapes.bundle(config)),
-            "tags_i": In(tags(config)),
-            "bundle_o": Out(shapes.bundle(config)),
-            "tags_o": Out(tags(config)),
-            "pair_i": In(shapes.pair(config)),
-            "pair_o": Out(shapes.pair(config)),
-            "sum_i": In(partial(config)),
-            "sum_o": Out(partial(config)),
-        })
+        super().__init__(
+            {
+                "bundle_i": In(shapes.bundle(config)),
+                "tags_i": In(tags(config)),
+                "bundle_o": Out(shapes.bundle(config)),
+                "tags_o": Out(tags(config)),
+                "pair_i": In(shapes.pair(config)),
+                "pair_o": Out(shapes.pair(config)),
+                "sum_i": In(partial(config)),
+                "sum_o": Out(partial(config)),
+            }
+        )
 
     def elaborate(self, platform):
         if shared := once(self, platform):
@@ -152,7 +156,7 @@ class Uspe(wiring.Component):
         return value
 
     def _add(self, m: Module, augend, product):
-        """Sum of two operands, exact: one cycle, or slices with a registered carry and one cycle left for the overflow rule."""
+        """Add two operands, exactly: one cycle, or slices with a registered carry and one cycle left for the overflow rule."""
         config = self.config
         width = max(config.acc_bits, config.act_bits + config.weight_bits) + 1
         total = Signal(signed(width))
@@ -163,7 +167,8 @@ class Uspe(wiring.Component):
         a, b = Signal(signed(width)), Signal(signed(width))
         m.d.comb += [a.eq(augend), b.eq(product)]
         step = -(-width // slices)
-        low, carry = [], 0
+        low: list[Value] = []
+        carry = Const(0)
         for stage in range(slices):
             here = min(step, len(a))
             part = Signal(here + 1, name=f"part_{stage}", reset_less=True)

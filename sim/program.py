@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import tempfile
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -89,10 +90,10 @@ def cosim_network(
     return NetworkCosim(network=network.name, layers=dict(measured), hardware=hardware)
 
 
-def _write(file: Path, config: AcceleratorConfig, layers: list[Layer], tensors: dict[str, NDArray[np.int64]]) -> list[str]:
+def _write(file: Path, config: AcceleratorConfig, layers: list[Layer], tensors: Mapping[str, NDArray[np.int64]]) -> list[str]:
     """Write the steps of a program: a product each, and the reductions of a layer together; return the layer of each."""
     arrays: dict[str, NDArray[Any]] = {}
-    steps = []
+    steps: list[dict[str, Any]] = []
 
     def part(layer: Layer, job: Product | Reduction) -> dict[str, Any]:
         key = f"{len(steps)}.{len(arrays)}"
@@ -111,12 +112,22 @@ def _write(file: Path, config: AcceleratorConfig, layers: list[Layer], tensors: 
     for layer in layers:
         for jobs in passes(config, layer):
             steps.append({"layer": layer.operator.name, "jobs": [part(layer, job) for job in jobs]})
-    np.savez(file, steps=np.frombuffer(json.dumps(steps).encode(), np.uint8), **arrays)
+    arrays["steps"] = np.frombuffer(json.dumps(steps).encode(), np.uint8)
+    np.savez(file, allow_pickle=False, **arrays)
     return [step["layer"] for step in steps]
 
 
-def read_step(file: Path, index: int) -> tuple[str, tuple[Product | Reduction, ...], tuple[NDArray[np.int64], ...]]:
-    """Read step `index` of a program: its layer, its jobs and their operands.
+class Step(NamedTuple):
+    """One step of a program: a matrix product, or the reductions of a layer; and the operands of each job."""
+
+    layer: str
+    products: list[Product]
+    reductions: list[Reduction]
+    operands: list[NDArray[np.int64]]
+
+
+def read_step(file: Path, index: int) -> Step:
+    """Read step `index` of a program.
 
     Parameters
     ----------
@@ -126,11 +137,13 @@ def read_step(file: Path, index: int) -> tuple[str, tuple[Product | Reduction, .
     """
     with np.load(file, allow_pickle=False) as arrays:
         step = json.loads(arrays["steps"].tobytes())[index]
-        jobs, xs = zip(*(_read(arrays, part) for part in step["jobs"]), strict=True)
-    return step["layer"], jobs, xs
+        jobs = [_read(arrays, part) for part in step["jobs"]]
+        operands = [arrays[f"{part['key']}.x"] for part in step["jobs"]]
+    products = [job for job in jobs if isinstance(job, Product)]
+    return Step(step["layer"], products, [job for job in jobs if isinstance(job, Reduction)], operands)
 
 
-def _read(arrays: Any, part: dict[str, Any]) -> tuple[Product | Reduction, NDArray[np.int64]]:
+def _read(arrays: Any, part: dict[str, Any]) -> Product | Reduction:
     key = part["key"]
     post = Requantisation(
         **{name: arrays[f"{key}.{name}"] for name in ("bias", "mult", "shift")},
@@ -138,9 +151,7 @@ def _read(arrays: Any, part: dict[str, Any]) -> tuple[Product | Reduction, NDArr
     )
     shape = {"m": part["m"], "n": part["n"], "post": post}
     if "reduce" in part:
-        kind = Reduce(part["reduce"])
-        return Reduction(**shape, reduce=kind, **{name: part[name] for name in ("beats", "head", "tail")}), arrays[f"{key}.x"]
+        return Reduction(**shape, reduce=Reduce(part["reduce"]), **{name: part[name] for name in ("beats", "head", "tail")})
     codes = Codes(arrays[f"{key}.values"], arrays[f"{key}.positions"])
     size = {name: part[name] for name in ("taps", "channels")}
-    product = Product(**shape, **size, pattern=Pattern.parse(part["pattern"]), window=Window(), padding=0, group=0, codes=codes)
-    return product, arrays[f"{key}.x"]
+    return Product(**shape, **size, pattern=Pattern.parse(part["pattern"]), window=Window(), padding=0, group=0, codes=codes)

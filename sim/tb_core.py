@@ -34,22 +34,25 @@ def random_case(config: AcceleratorConfig, rng: np.random.Generator) -> Case:
     if rng.random() < 0.5:  # a shift by a few bits, so that ties are common
         bit = rng.integers(0, config.mult_bits, n)
         mult, shift = 1 << bit, bit + rng.integers(0, 4, n)
+    lo, zero_point, hi = np.sort(rng.integers(config.act.lo, config.act.hi, 3, endpoint=True)).tolist()
     post = Requantisation(
         bias=rng.integers(config.acc.lo, config.acc.hi, n, endpoint=True) >> rng.integers(0, config.acc_bits, n),
         mult=mult,
         shift=shift,
-        **dict(zip(("lo", "zero_point", "hi"), map(int, np.sort(rng.integers(config.act.lo, config.act.hi, 3, endpoint=True))), strict=True)),
+        zero_point=zero_point,
+        lo=lo,
+        hi=hi,
     )
     if rng.random() < 0.2:
         beats = int(rng.integers(1, 6))
         low, high = -(1 << isa.COEFFICIENT_BITS - 1), (1 << isa.COEFFICIENT_BITS - 1) - 1
-        job = Reduction(
+        reduction = Reduction(
             m=m, n=n, reduce=Reduce(rng.choice(["sum", "max"])), beats=beats,
             head=int(rng.integers(low, high)), tail=int(rng.integers(low, high)), post=post,
         )  # fmt: skip
         x = rng.integers(config.act.lo, config.act.hi, (m, beats, n), endpoint=True)
         jobs = 1 if 2 * n > config.param_rows * config.cols else int(rng.integers(1, 3))
-        return reduction_case(config, [job] * jobs, [x] * jobs)
+        return reduction_case(config, [reduction] * jobs, [x] * jobs)
     taps, channels, pattern, x, codes = random_operands(config, rng, m, n)
     job = Product(
         m=m, n=n, taps=taps, channels=channels, pattern=pattern, window=Window(), padding=0, group=0, codes=codes, post=post
@@ -106,12 +109,12 @@ def program_case(config: AcceleratorConfig, file: Path, index: int) -> Case:
     file : Path
     index : int
     """
-    layer, jobs, xs = read_step(file, index)
+    layer, products, reductions, xs = read_step(file, index)
     where = f"layer {layer}, "
-    if isinstance(jobs[0], Product):
-        job = jobs[0]
+    if products:
+        job = products[0]
         return product_case(config, job, xs[0], schedule(config, job.m, job.n, job.taps, job.channels, job.pattern), where)
-    return reduction_case(config, jobs, xs, where)
+    return reduction_case(config, reductions, xs, where)
 
 
 def _case(

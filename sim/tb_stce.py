@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,8 +14,8 @@ from accel.config import AcceleratorConfig
 from accel.golden.stce import stce
 from accel.isa import Dataflow, Tile
 from accel.rtl import shapes
-from accel.schedule.gemm import Placed, feed
-from accel.schedule.transfers import array_transfers
+from accel.schedule.gemm import Placed, feed, schedule
+from accel.schedule.transfers import ArrayTransfers, array_transfers
 from accel.sim.bench import Case, Waits
 from accel.sim.pack import pack
 from accel.sparsity import Codes, Pattern, bundles, encode
@@ -79,30 +81,69 @@ def random_case(config: AcceleratorConfig, rng: np.random.Generator) -> Case:
         streams.append(array_transfers(config, placed, cut, x, codes))
         jobs += [Job(at.tile, feed(config, cut, at.tile, at.pair)) for at in placed]
 
-    tiles = [job.tile for job in jobs]
-    ends, heads = (np.concatenate([getattr(s, name) for s in streams]) for name in ("ends", "heads"))
-    west, values, indices = (np.concatenate([getattr(s, name) for s in streams]) for name in ("west", "values", "indices"))
+    joined = ArrayTransfers(
+        [job.tile for job in jobs],
+        *(np.concatenate([getattr(moves, name) for moves in streams]) for name in ("west", "ends", "values", "indices", "heads")),
+    )
     acc, overflow = (np.concatenate(parts) for parts in zip(*expected, strict=True))
+    return _case(config, jobs, joined, {"acc": acc, "overflow": overflow, "keep": np.array(keep)}, partial)
+
+
+def _case(
+    config: AcceleratorConfig,
+    jobs: list[Job],
+    moves: ArrayTransfers,
+    rows: dict[str, np.ndarray],
+    partial: Sequence[tuple[np.ndarray, np.ndarray]] = (),
+) -> Case:
     inputs = {
-        "tile": pack_tiles(config, tiles),
-        "west": pack(shapes.west(config), data=west, end=ends),
-        "north": pack(shapes.north(config), value=values, index=indices, head=heads),
+        "tile": pack_tiles(config, moves.tiles),
+        "west": pack(shapes.west(config), data=moves.west, end=moves.ends),
+        "north": pack(shapes.north(config), value=moves.values, index=moves.indices, head=moves.heads),
     }
     if partial:
-        acc_i, overflow_i = (np.concatenate(parts) for parts in zip(*partial, strict=True))
-        inputs["psum"] = pack(shapes.row(config), acc=acc_i, overflow=overflow_i)
+        acc, overflow = (np.concatenate(parts) for parts in zip(*partial, strict=True))
+        inputs["psum"] = pack(shapes.row(config), acc=acc, overflow=overflow)
 
     def predict(driven: Waits) -> Waits:
-        shown, valid = stce_trace(config, tiles, ends, heads, driven, driven["o"])
+        shown, valid = stce_trace(config, moves.tiles, moves.ends, moves.heads, driven, driven["o"])
         return {**shown, "o": valid}
 
     return Case(
-        label=", ".join(f"{t.dataflow.value} {t.steps}x{t.rows}" for t in tiles),
+        label=", ".join(f"{t.dataflow.value} {t.steps}x{t.rows}" for t in moves.tiles),
         inputs=inputs,
-        outputs={"o": pack(shapes.kept_row(config), acc=acc, overflow=overflow, keep=keep)},
+        outputs={"o": pack(shapes.kept_row(config), **rows)},
         predict=predict,
         cycles=cycles(config, jobs).total,
     )
+
+
+def program_case(config: AcceleratorConfig, file: Path, index: int) -> Case:
+    """Make the case of one matrix product of a list, output stationary, tile after tile, with random operands.
+
+    Parameters
+    ----------
+    config : AcceleratorConfig
+    file : Path
+        JSON list of the arguments of :func:`accel.schedule.gemm.schedule`, the pattern as text.
+    index : int
+    """
+    shape = json.loads(file.read_text())[index]
+    pattern = Pattern.parse(shape.pop("pattern"))
+    plan = schedule(config, **shape, pattern=pattern, dataflow=Dataflow.OS)
+    rng = np.random.default_rng(index)
+    x = rng.integers(config.act.lo, config.act.hi, (plan.gemm.m, plan.gemm.k), endpoint=True)
+    w = rng.integers(config.weight.lo, config.weight.hi, (plan.gemm.n, plan.gemm.k), endpoint=True)
+    codes = encode(w, plan.gemm.taps, plan.gemm.channels, pattern)
+    placed = list(plan.placed())
+    acc, overflow = stce(config, x, *codes)
+    width = config.cols * config.add_stages
+    sums = [np.pad(table, ((0, 0), (0, -table.shape[1] % width))) for table in (acc, overflow)]
+    rows = [[t[at.m : at.m + at.rows, at.n : at.n + width].reshape(-1, config.cols) for at in placed] for t in sums]
+    jobs = [Job(at.tile, feed(config, plan.cut, at.tile, at.pair)) for at in placed]
+    moves = array_transfers(config, placed, plan.cut, x, codes)
+    outputs = {"acc": np.concatenate(rows[0]), "overflow": np.concatenate(rows[1])}
+    return _case(config, jobs, moves, {**outputs, "keep": np.zeros(len(outputs["acc"]), np.bool_)})
 
 
 def pack_tiles(config: AcceleratorConfig, tiles: Sequence[Tile]) -> list[int]:

@@ -16,7 +16,6 @@ from accel.schedule.gemm import Placed
 from accel.schedule.lower import Product, Reduction
 from accel.sparsity import Bundles, Codes, bundles
 
-
 Integers = NDArray[np.int64]
 
 
@@ -67,7 +66,11 @@ def array_transfers(
     offsets = cut.offsets(codes.positions)
     x = np.concatenate([x, np.zeros((len(x), 1), np.int64)], axis=1)  # element -1 is the 0 of a lane that carries nothing
     tiles: list[Tile] = []
-    west, ends, values, indices, heads = [], [], [], [], []
+    west: list[Integers] = []
+    ends: list[NDArray[np.bool_]] = []
+    values: list[Integers] = []
+    indices: list[Integers] = []
+    heads: list[NDArray[np.bool_]] = []
     for at in placed:
         tiles.append(at.tile)
         pairs, rows = slice(at.pair, at.pair + at.pairs), slice(at.m, at.m + at.rows)
@@ -84,9 +87,11 @@ def array_transfers(
             head = starts[pairs].copy()
             head[0] = True
             elements = _elements(config, cut, np.where(head, owner[pairs], -1))
-            beats = x[rows][:, elements].reshape(at.rows, at.pairs, -1, config.port).transpose(0, 2, 1, 3)
-            end = np.tile(np.arange(beats.shape[1]) == beats.shape[1] - 1, at.rows)
-            beats = beats.reshape(-1, at.pairs, config.port)
+            count = elements.shape[1] // config.port
+            beats = (
+                x[rows][:, elements].reshape(at.rows, at.pairs, count, config.port).transpose(0, 2, 1, 3).reshape(-1, at.pairs, config.port)
+            )
+            end = np.tile(np.arange(count) == count - 1, at.rows)
         west.append(np.pad(beats, ((0, 0), (0, config.rows - beats.shape[1]), (0, 0))))
         ends.append(end)
         heads.append(head.ravel())
@@ -143,7 +148,7 @@ class CoreTransfers:
     blocks: list[Emitted]
 
     def emitted(self, results: Sequence[NDArray[Any]], fills: Sequence[Any]) -> NDArray[Any]:
-        """Order the results of the jobs, each of shape (m, n), as they leave, shape (rows, cols); fills stand on columns without a channel."""
+        """Order the results of the jobs, each of shape (m, n), as they leave, shape (rows, cols), a fill on columns without a channel."""
         cols = self.x.shape[1]
         width = max(block.cols.stop for block in self.blocks)
         wide = [np.pad(r, ((0, 0), (0, width - r.shape[1])), constant_values=f) for r, f in zip(results, fills, strict=True)]
@@ -168,7 +173,7 @@ def product_transfers(config: AcceleratorConfig, job: Product, x: Integers, plac
     RangeError
         If the parameters do not fit the post-processor's memory.
     """
-    assert job.codes is not None and job.post is not None
+    assert job.codes is not None
     cut = bundles(job.taps, job.channels, job.pattern, config.bundle)
     groups = config.add_stages if placed[0].tile.dataflow is Dataflow.OS else 1
     blocks = [Emitted(0, slice(at.m, at.m + at.rows), slice(at.n, at.n + groups * config.cols)) for at in placed if at.tile.last]
