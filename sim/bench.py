@@ -126,7 +126,7 @@ class Port:
 
     def start(self, words: Sequence[int | None], pause: float) -> None:
         """Forget the last case and take the payloads of the next."""
-        self.words = [None if word is None else format(word, f"0{self.width}b") for word in words]
+        self.words = words
         self.pause = pause
         self.done = 0  # payloads that have passed
         self.free = True  # an input offers nothing
@@ -238,7 +238,7 @@ class Bench:
                     port.payload.value = port.words[port.done]
                     port.free = False
                 elif port.high:
-                    port.payload.value = format(rng.getrandbits(port.width), f"0{port.width}b")
+                    port.payload.value = rng.getrandbits(port.width)
                 if offer != port.high:
                     port.high = offer
                     port.valid.value = int(offer)
@@ -274,12 +274,11 @@ class Bench:
         return taken, given
 
     def _compare(self, port: Port, position: int, cycle: int) -> None:
-        got = str(port.payload.value)
-        expected = port.words[position] if position < len(port.words) else None
+        if position >= len(port.words):
+            raise Mismatch(cycle, f"{port.name} transfers", len(port.words), position + 1, port.name, position)
+        got, expected = str(port.payload.value), format(port.words[position], f"0{port.width}b")
         if got == expected:
             return
-        if expected is None:
-            raise Mismatch(cycle, f"{port.name} transfers", len(port.words), position + 1, port.name, position)
         element, right, wrong = first_difference(port.layout, expected, got)
         raise Mismatch(cycle, port.name + element, right, wrong, port.name, position)
 
