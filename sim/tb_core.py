@@ -29,7 +29,10 @@ from accel.timing.core import core, core_trace, core_vector
 
 def random_case(config: AcceleratorConfig, rng: np.random.Generator) -> Case:
     """Draw a matrix product or a reduction of a few tiles, either dataflow, any pattern, per-channel parameters."""
-    m, n = int(rng.integers(1, 2 * config.rows + 2)), int(rng.integers(1, min(config.param_rows, 2 * config.add_stages + 1) * config.cols))
+    flow = Dataflow(rng.choice(["os", "ws"])) if config.add_stages <= config.param_rows else Dataflow.WS
+    groups = config.add_stages if flow is Dataflow.OS else 1
+    vectors = min(config.param_rows // groups * groups, 2 * config.add_stages + 1)  # the parameters of whole tiles fit
+    m, n = int(rng.integers(1, 2 * config.rows + 2)), int(rng.integers(1, vectors * config.cols, endpoint=True))
     mult, shift = rng.integers(0, 1 << config.mult_bits, n), rng.integers(0, min(64, config.acc_bits + config.mult_bits), n)
     if rng.random() < 0.5:  # a shift by a few bits, so that ties are common
         bit = rng.integers(0, config.mult_bits, n)
@@ -51,13 +54,13 @@ def random_case(config: AcceleratorConfig, rng: np.random.Generator) -> Case:
             head=int(rng.integers(low, high)), tail=int(rng.integers(low, high)), post=post,
         )  # fmt: skip
         x = rng.integers(config.act.lo, config.act.hi, (m, beats, n), endpoint=True)
-        jobs = 1 if 2 * n > config.param_rows * config.cols else int(rng.integers(1, 3))
+        jobs = int(rng.integers(1, min(2, config.param_rows // -(-n // config.cols)), endpoint=True))
         return reduction_case(config, [reduction] * jobs, [x] * jobs)
     taps, channels, pattern, x, codes = random_operands(config, rng, m, n)
     job = Product(
         m=m, n=n, taps=taps, channels=channels, pattern=pattern, window=Window(), padding=0, group=0, codes=codes, post=post
     )  # fmt: skip
-    return product_case(config, job, x, schedule(config, m, n, taps, channels, pattern, Dataflow(rng.choice(["os", "ws"]))))
+    return product_case(config, job, x, schedule(config, m, n, taps, channels, pattern, flow))
 
 
 def product_case(config: AcceleratorConfig, job: Product, x: NDArray[np.int64], plan: GemmSchedule, where: str = "") -> Case:

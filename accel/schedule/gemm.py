@@ -127,7 +127,7 @@ def schedule(
     if pattern.m > config.bundle and not pattern.dense:
         raise RangeError(f"pattern must be N:M with M at most the bundle ({config.bundle}) of {config.name}, not {pattern}")
     gemm = Gemm(m=m, n=n, taps=taps, channels=channels, pattern=pattern)
-    cut = bundles(taps, channels, Pattern(config.bundle, config.bundle) if pattern.dense else pattern, config.bundle)
+    cut = reduction(config, gemm)
     if cut.depth >= 1 << STEP_BITS:
         raise RangeError(f"taps * channels must be below 2**{STEP_BITS} pairs, not {cut.depth}")
     found = {}
@@ -138,6 +138,12 @@ def schedule(
     other = [counts.total for flow, counts in found.items() if flow is not best]
     busy = m * n * cut.depth
     return GemmSchedule(config, gemm, best, cut, found[best], found[best].slots(config, busy), other[0] if other else None)
+
+
+def reduction(config: AcceleratorConfig, gemm: Gemm) -> Bundles:
+    """Cut the reduction of a product as the array holds it: whatever keeps every element runs in full bundles."""
+    pattern = Pattern(config.bundle, config.bundle) if gemm.pattern.dense else gemm.pattern
+    return bundles(gemm.taps, gemm.channels, pattern, config.bundle)
 
 
 def _parts(total: int, size: int) -> Iterator[tuple[int, int]]:

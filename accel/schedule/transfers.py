@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from accel.config import AcceleratorConfig
 from accel.errors import RangeError
 from accel.isa import Dataflow, Post, Source, Tile, Vector
-from accel.schedule.gemm import Placed
+from accel.schedule.gemm import Placed, reduction
 from accel.schedule.lower import Product, Reduction
-from accel.sparsity import Bundles, Codes, bundles
+from accel.sparsity import Bundles, Codes
 
 Integers = NDArray[np.int64]
 
@@ -174,7 +174,7 @@ def product_transfers(config: AcceleratorConfig, job: Product, x: Integers, plac
         If the parameters do not fit the post-processor's memory.
     """
     assert job.codes is not None
-    cut = bundles(job.taps, job.channels, job.pattern, config.bundle)
+    cut = reduction(config, job)
     groups = config.add_stages if placed[0].tile.dataflow is Dataflow.OS else 1
     blocks = [Emitted(0, slice(at.m, at.m + at.rows), slice(at.n, at.n + groups * config.cols)) for at in placed if at.tile.last]
     posts, params = _posts(config, Source.ARRAY, [job], blocks, groups)
@@ -221,17 +221,22 @@ def _posts(
 ) -> tuple[list[Post], tuple[Integers, ...]]:
     """Jobs of the post-processor, one for each run of blocks of equal columns, and the parameters of all channels."""
     cols = config.cols
-    width = max(block.cols.stop for block in blocks)
-    vectors = len(jobs) * width // cols
-    if vectors > config.param_rows:
-        raise RangeError(f"param_rows must be at least {vectors} for {jobs[0].n} channels, not {config.param_rows}")
+    width = [max(at.stop for job, _, at in blocks if job == i) for i in range(len(jobs))]
+    starts = np.cumsum([0, *width])
+    if starts[-1] > config.param_rows * cols:
+        raise RangeError(
+            f"param_rows must be at least {starts[-1] // cols} for {sum(job.n for job in jobs)} channels, not {config.param_rows}"
+        )
     posts: list[Post] = []
     for job, rows, at in blocks:
         post = jobs[job].post
         assert post is not None
-        count, base = (rows.stop - rows.start) * groups, (job * width + at.start) // cols
+        count, base = (rows.stop - rows.start) * groups, int(starts[job] + at.start) // cols
         if posts and posts[-1].base == base:
             count += posts.pop().rows
         posts.append(post.instruction(source, count, base, groups))
-    tables = [[np.pad(getattr(job.post, name), (0, width - job.n)) for job in jobs] for name in ("bias", "mult", "shift")]
+    tables = [
+        [np.pad(getattr(job.post, name), (0, size - job.n)) for job, size in zip(jobs, width, strict=True)]
+        for name in ("bias", "mult", "shift")
+    ]
     return posts, tuple(np.concatenate(table).reshape(-1, cols) for table in tables)
