@@ -1,7 +1,7 @@
 """`kernel`: numba's compiler with a disk cache that no edit of the model can make stale.
 
 numba notices an edit of the file that holds a cached function, but not an edit of a helper or a constant in another file, and then
-returns the results of old code. So the cache lives in a directory named after the text of every model source.
+returns the results of old code. So the cache of a file lives in a directory named after the text of every source it can reach by imports.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
+import re
 import shutil
 import sys
 import time
@@ -23,9 +24,10 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 settings: Any = numba.config  # its names are made from the environment, so type checkers do not see them
 
-KEPT = 8  # our choice: directories of other versions kept beside the current one
+KEPT = 4  # our choice: directories of other versions of a file kept beside the current one
 REST = 3600  # our choice: a directory used in the last hour is never removed [s]
-_NO_MODEL = {"rtl", "sim", "reports", "cli", "__pycache__"}  # packages that no kernel can reach
+_ROOT = Path(__file__).parent
+_IMPORT = re.compile(r"^(?:from|import) +accel\b\.?([\w.]*)(?: +import +(\([^)]*\)|.*))?", re.MULTILINE)
 
 
 @overload
@@ -35,8 +37,8 @@ def kernel(**options: Any) -> Callable[[Function], Function]: ...
 def kernel(function: Function | None = None, **options: Any) -> Function | Callable[[Function], Function]:
     """Compile a function with numba and cache it on disk; bare or with options of ``numba.njit``.
 
-    The cache is ``<base>/accel/numba/<source_key()>`` where the base is ``NUMBA_CACHE_DIR``, else ``XDG_CACHE_HOME``, else ``~/.cache``;
-    where that cannot be written nothing is cached. ``NUMBA_DISABLE_JIT=1`` returns the function itself.
+    The cache is below ``accel/numba`` in ``NUMBA_CACHE_DIR``, else ``XDG_CACHE_HOME``, else ``~/.cache``; where that cannot be written
+    nothing is cached. ``NUMBA_DISABLE_JIT=1`` returns the function itself.
 
     Parameters
     ----------
@@ -55,7 +57,7 @@ def kernel(function: Function | None = None, **options: Any) -> Function | Calla
     if settings.DISABLE_JIT:
         return function
     _announce()
-    directory, others = cache_dir(), settings.CACHE_DIR
+    directory, others = cache_dir(Path(function.__code__.co_filename)), settings.CACHE_DIR
     settings.CACHE_DIR = str(directory)  # numba reads it only here; other users in this process keep theirs
     try:
         return cast(Function, numba.njit(**{"cache": directory is not None, "nogil": True} | options)(function))
@@ -64,37 +66,54 @@ def kernel(function: Function | None = None, **options: Any) -> Function | Calla
 
 
 @functools.cache
-def source_key() -> str:
-    """Name the text of all model sources and numba's version by the first 128 bits of a SHA-256, in hexadecimal."""
-    root = Path(__file__).parent
+def source_key(path: Path) -> str:
+    """Name numba's version and the text of a source and of all it can reach by imports: 128 bits of a SHA-256, in hexadecimal."""
     digest = hashlib.sha256(numba.__version__.encode())
-    for folder, folders, files in os.walk(root):
-        folders[:] = sorted(set(folders) - _NO_MODEL)
-        for name in sorted(files):
-            if name.endswith(".py"):
-                path = Path(folder, name)
-                text = path.read_bytes()
-                digest.update(f"{path.relative_to(root).as_posix()} {len(text)} ".encode() + text)
+    for source in sorted(_reach(path)):
+        text = source.read_bytes()
+        digest.update(f"{source.parent.name}/{source.name} {len(text)} ".encode() + text)
     return digest.hexdigest()[:32]
 
 
-@functools.cache
-def cache_dir() -> Path | None:
-    """Return this version's cache directory, made if need be, or None where it cannot be written.
+def _reach(path: Path) -> set[Path]:
+    """List the sources of this package that a source imports, directly or not, and itself."""
+    found, new = {path}, {path}
+    while new := set().union(*map(_imports, new)) - found:
+        found |= new
+    return found
 
-    Directories of versions unused for REST seconds are removed beyond the KEPT newest.
+
+@functools.cache
+def _imports(path: Path) -> frozenset[Path]:
+    """List the sources of this package that a source imports when it is itself imported."""
+    found = set()
+    for module, names in _IMPORT.findall(path.read_text()):
+        home = _ROOT.joinpath(*module.split("."))
+        modules = [home, *(home / name for name in re.findall(r"\w+", names))]  # a name may be a module or not: its file tells
+        found |= {file for place in modules for file in (place.with_suffix(".py"), place / "__init__.py") if file.is_file()}
+    return frozenset(found)
+
+
+def _base() -> Path:
+    return Path(settings.CACHE_DIR or os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "accel", "numba")
+
+
+@functools.cache
+def cache_dir(path: Path) -> Path | None:
+    """Return the directory for kernels of a source, made if need be, or None where it cannot be written.
+
+    Directories of its other versions, unused for REST seconds, are removed beyond the KEPT newest.
     """
-    base = settings.CACHE_DIR or os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    directory = Path(base, "accel", "numba", source_key())
+    directory = _base() / f"{path.stem}-{source_key(path)}"
     try:
         directory.mkdir(parents=True, exist_ok=True)
         os.utime(directory)  # its age is the time since the last use
-        others = sorted(((path.stat().st_mtime, path) for path in directory.parent.iterdir() if path != directory), reverse=True)
+        others = sorted(((old.stat().st_mtime, old) for old in _base().glob(f"{path.stem}-*") if old != directory), reverse=True)
     except OSError:
         return None
-    for used, path in others[KEPT:]:
+    for used, old in others[KEPT:]:
         if used < time.time() - REST:
-            shutil.rmtree(path, ignore_errors=True)
+            shutil.rmtree(old, ignore_errors=True)
     return directory if os.access(directory, os.W_OK) else None
 
 
@@ -106,8 +125,7 @@ class _Announcer(event.Listener):
     def on_start(self, event: event.Event) -> None:
         if not self.told and event.data["dispatcher"].py_func.__module__.startswith("accel."):
             self.told = True
-            kept = f"kept in {cache_dir()}" if cache_dir() else "not kept: the cache directory cannot be written"
-            print(f"accel: compiling kernels, once for this version ({kept})", file=sys.stderr, flush=True)
+            print(f"accel: compiling kernels, once for this version (kept in {_base()} if it can be written)", file=sys.stderr, flush=True)
 
     def on_end(self, event: event.Event) -> None:
         pass

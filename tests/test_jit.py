@@ -47,6 +47,41 @@ def test_an_edited_helper_in_another_file_is_compiled_again(package):
     assert run(package, CALL)[0] == "21 1"
 
 
+def test_an_edit_of_what_is_imported_indirectly_counts(package):
+    (package / "accel/helper.py").write_text("from accel.constants import FACTOR\n" + HELPER.format(factor="FACTOR"))
+    (package / "accel/constants.py").write_text("FACTOR = 2\n")
+    assert run(package, CALL)[0] == "21 0"
+    (package / "accel/constants.py").write_text("FACTOR = 4\n")
+    assert run(package, CALL)[0] == "41 0"
+
+
+def test_an_edit_of_what_is_not_imported_does_not_count(package):
+    assert run(package, CALL)[0] == "21 0"
+    (package / "accel/other.py").write_text("")
+    assert run(package, CALL)[0] == "21 1"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import accel.kernels.b",
+        "from accel import kernels",
+        "from accel.kernels import b",
+        "from accel.kernels import a, b as c  # why",
+        "from accel.kernels import (\n    a,\n    b,\n)",
+        "from accel.kernels.b import thing",
+    ],
+)
+def test_imports_are_followed(tmp_path, monkeypatch, line):
+    monkeypatch.setattr(jit, "_ROOT", tmp_path)
+    (tmp_path / "kernels").mkdir()
+    for name in ("__init__", "a", "b"):
+        (tmp_path / f"kernels/{name}.py").write_text("from accel.kernels import b\n" if name == "__init__" else "")
+    source = tmp_path / "source.py"
+    source.write_text(f"import numpy\n\n{line}\n")
+    assert {source, tmp_path / "kernels/b.py"} <= jit._reach(source)
+
+
 def test_the_callers_own_numba_directory_is_the_base(package):
     run(package, CALL, NUMBA_CACHE_DIR=str(package / "mine"))
     assert list((package / "mine/accel/numba").glob("*/*/caller.call*.nbi"))
@@ -59,7 +94,7 @@ def test_other_users_of_numba_keep_their_directory(package):
 
 def test_a_directory_that_cannot_be_made_means_no_cache(package):
     (package / "cache").write_text("a file where a directory should be")
-    code = CALL + "; from accel.jit import cache_dir; print(cache_dir())"
+    code = CALL + "; import pathlib; from accel.jit import cache_dir; print(cache_dir(pathlib.Path('accel/caller.py')))"
     assert run(package, code)[0].split() == ["21", "0", "None"]
 
 
@@ -78,16 +113,19 @@ def test_without_jit_the_function_itself_is_returned(package):
 
 def test_old_directories_go_but_recent_and_newest_ones_stay(tmp_path, monkeypatch):
     base = tmp_path / "accel/numba"
-    for age in range(20):  # hours; 0 is in use now
-        (base / f"v{age:02}").mkdir(parents=True)
-        os.utime(base / f"v{age:02}", (then := time.time() - 3600 * (age / 5 if age < 10 else age), then))
+    for age in range(20):  # six of them used in the last hour
+        (base / f"jit-{age:02}").mkdir(parents=True)
+        os.utime(base / f"jit-{age:02}", (then := time.time() - jit.REST * age / 6, then))
+    (base / "other-00").mkdir()
+    os.utime(base / "other-00", (0, 0))
     monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
     jit.cache_dir.cache_clear()
     try:
-        kept = {path.name for path in base.iterdir()} if jit.cache_dir() else set()
+        made = jit.cache_dir(Path(jit.__file__))
     finally:
         jit.cache_dir.cache_clear()
-    assert kept == {f"v{age:02}" for age in range(jit.KEPT)} | {jit.source_key()}
+    assert made is not None
+    assert {path.name for path in base.iterdir()} == {made.name, "other-00"} | {f"jit-{age:02}" for age in range(max(jit.KEPT, 6))}
 
 
 def test_options_reach_numba():
@@ -100,7 +138,10 @@ def test_options_reach_numba():
 
 
 def test_hashing_the_sources_is_fast():
+    sources = list(Path(jit.__file__).parent.glob("[gk]*/*.py"))  # golden and kernels
     jit.source_key.cache_clear()
+    jit._imports.cache_clear()
     start = time.perf_counter()
-    jit.source_key()
-    assert time.perf_counter() - start < 0.1  # 20 ms when the machine is idle
+    for path in sources:
+        jit.source_key(path)
+    assert time.perf_counter() - start < 0.2  # a tenth of that on an idle machine
