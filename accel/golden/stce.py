@@ -6,8 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from accel.config import AcceleratorConfig
-from accel.errors import RangeError
-from accel.formats import FixedFormat, Overflow
+from accel.formats import Overflow
+from accel.golden import checks
+from accel.golden.arithmetic import _overflow
 from accel.jit import kernel
 
 
@@ -51,42 +52,23 @@ def stce(
     RangeError
         If an array breaks its type, shape or range. Inside, no intermediate reaches 2**63.
     """
-    m, k, n, pairs = *_shape("x", x), *_shape("values", values)
-    _check("x", x, (m, k), config.act)
-    _check("values", values, (n, pairs), config.weight)
-    _check("positions", positions, (n, pairs), (0, k - 1))
-    acc = np.zeros((m, n), np.int64) if acc is None else acc.copy()
-    overflow = np.zeros((m, n), np.bool_) if overflow is None else overflow.copy()
-    _check("acc", acc, (m, n), config.acc)
-    if overflow.dtype != np.bool_ or overflow.shape != (m, n):
-        raise RangeError(f"overflow must be bool of shape {(m, n)}, not {overflow.dtype} of shape {overflow.shape}")
+    checks.integers("x", x, ("m", "k"), config.act.lo, config.act.hi)
+    checks.integers("values", values, ("n", "k_eff"), config.weight.lo, config.weight.hi)
+    checks.integers("positions", positions, values.shape, 0, x.shape[1] - 1)
+    shape = len(x), len(values)
+    acc = np.zeros(shape, np.int64) if acc is None else acc.copy()
+    overflow = np.zeros(shape, np.bool_) if overflow is None else overflow.copy()
+    checks.integers("acc", acc, shape, config.acc.lo, config.acc.hi)
+    checks.flags("overflow", overflow, shape)
     _stce(x, values, positions, config.acc.lo, config.acc.hi, config.on_overflow is Overflow.WRAP, acc, overflow)
     return acc, overflow
-
-
-def _shape(name: str, array: NDArray[np.int64]) -> tuple[int, int]:
-    if array.ndim != 2:
-        raise RangeError(f"{name} must be an array of two dimensions, not of {array.ndim}")
-    return array.shape[0], array.shape[1]
-
-
-def _check(name: str, array: NDArray[np.int64], shape: tuple[int, int], bounds: FixedFormat | tuple[int, int]) -> None:
-    lo, hi = (bounds.lo, bounds.hi) if isinstance(bounds, FixedFormat) else bounds
-    if array.dtype != np.int64 or array.shape != shape:
-        raise RangeError(f"{name} must be int64 of shape {shape}, not {array.dtype} of shape {array.shape}")
-    if array.size and not lo <= array.min() <= array.max() <= hi:
-        raise RangeError(f"{name} must be in [{lo}, {hi}], not {array.min()}..{array.max()}")
 
 
 @kernel
 def _stce(x, values, positions, lo, hi, wrap, acc, overflow):
     """Kernel: int64 throughout, no checks, so that JIT on and off agree; updates `acc` and `overflow`."""
-    span = hi - lo
     for i in range(acc.shape[0]):
         for j in range(acc.shape[1]):
             for s in range(values.shape[1]):
-                total = acc[i, j] + x[i, positions[j, s]] * values[j, s]
-                if total < lo or total > hi:
-                    overflow[i, j] = True
-                    total = ((total - lo) & span) + lo if wrap else min(max(total, lo), hi)
-                acc[i, j] = total
+                acc[i, j], over = _overflow(acc[i, j] + x[i, positions[j, s]] * values[j, s], lo, hi, wrap)
+                overflow[i, j] |= over
