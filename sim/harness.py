@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -47,6 +48,8 @@ class CosimResult:
         Cycles of each case, from its first input to its last output, both inclusive.
     build_seconds, run_seconds : float
         Wall time; a cached build takes none.
+    waveform : Path, optional
+        File of the whole run, if one was asked for.
     """
 
     block: str
@@ -59,6 +62,7 @@ class CosimResult:
     spans: tuple[int, ...]
     build_seconds: float
     run_seconds: float
+    waveform: Path | None
 
 
 def cosim(
@@ -84,11 +88,11 @@ def cosim(
     seed, cases : int
         The cases are the same for the same seed.
     waves : bool
-        Keep a waveform of a case that differs.
+        Keep a waveform of the whole run. Of a case that differs one is kept anyway, unless a fault is planted.
     mutant : str, optional
         Name of a planted fault of :mod:`accel.sim.mutants`.
     out : Path, optional
-        Folder of the mismatch report and the waveform; ``out/cosim`` if not given.
+        Folder of the mismatch report and the waveforms; ``out/cosim`` if not given.
     program : Path, optional
         File from which the bench takes its cases instead of drawing them.
 
@@ -109,6 +113,8 @@ def cosim(
         raise RangeError(f"block must be one of {', '.join(BLOCKS)}, not {block!r}")
     if simulator not in SIMULATORS:
         raise RangeError(f"simulator must be one of {', '.join(SIMULATORS)}, not {simulator!r}")
+    if seed < 0:
+        raise RangeError(f"seed must be 0 or more, not {seed}")
     if cases < 1:
         raise RangeError(f"cases must be 1 or more, not {cases}")
     if mutant and mutant not in (names := [planted.name for planted in MUTANTS[block]]):
@@ -116,7 +122,7 @@ def cosim(
     check_tools(simulator)
     began = time.perf_counter()
     verilog = write_verilog(block, config, mutant)
-    build = build_verilog(block, verilog, simulator)
+    build = build_verilog(block, verilog, simulator, waves)
     built = time.perf_counter()
     job = {
         "block": block,
@@ -126,8 +132,12 @@ def cosim(
         "cases": cases,
         "program": str(program.absolute()) if program else "",
     }
-    report = _simulate(build, job, simulator)
-    if report["mismatch"] is None:
+    folder = (out or Path("out/cosim")).absolute()
+    name = re.sub(r"\W+", "-", f"{block}-{config.name}-{mutant or simulator}-seed{seed}")
+    waveform = _waveform(folder / name, simulator) if waves else None
+    report = _simulate(build, job, simulator, waveform)
+    found = report["mismatch"]
+    if found is None:
         return CosimResult(
             block=block,
             config=config.name,
@@ -139,12 +149,11 @@ def cosim(
             spans=tuple(report["spans"]),
             build_seconds=built - began,
             run_seconds=time.perf_counter() - built,
+            waveform=waveform,
         )
-    folder = (out or Path("out/cosim")).absolute()
-    folder.mkdir(parents=True, exist_ok=True)
-    stem = folder / f"{block}-{config.name}-{mutant or simulator}-seed{seed}-case{report['mismatch']['case']}"
-    waveform = _waves(job, verilog, report["mismatch"]["case"], simulator, stem) if waves else None
-    raise _mismatch(job, report["mismatch"], simulator, stem, waveform)
+    if not waves and not mutant:
+        waveform = _record(job, verilog, found["case"], simulator, folder / f"{name}-case{found['case']}")
+    raise _mismatch(job, found, simulator, folder / f"{name}-case{found['case']}.json", waveform)
 
 
 def check_tools(simulator: str) -> None:
@@ -225,7 +234,7 @@ def _ports(verilog: str) -> list[str]:
     return [name.strip() for name in verilog[verilog.index("(") + 1 : verilog.index(")")].split(",")]  # Yosys breaks long lines
 
 
-def _simulate(build: Path, job: dict[str, Any], simulator: str, waves: Path | None = None) -> dict[str, Any]:
+def _simulate(build: Path, job: dict[str, Any], simulator: str, waveform: Path | None = None) -> dict[str, Any]:
     """Run the bench in a subprocess of the simulator and return its report."""
     from cocotb_tools.runner import get_runner
 
@@ -234,9 +243,9 @@ def _simulate(build: Path, job: dict[str, Any], simulator: str, waves: Path | No
     with tempfile.TemporaryDirectory() as scratch, tools():
         report, log = Path(scratch, "report.json"), Path(scratch, "log")
         options: dict[str, Any] = {}
-        if waves:
-            name = {"test_args": ["--trace-file", str(waves)]} if simulator == "verilator" else {"plusargs": [f"+dumpfile_path={waves}"]}
-            options = {"waves": True, **name}
+        if waveform:
+            verilator, icarus = {"test_args": ["--trace-file", str(waveform)]}, {"plusargs": [f"+dumpfile_path={waveform}"]}
+            options = {"waves": True, **(verilator if simulator == "verilator" else icarus)}
         get_runner(simulator).test(
             test_module="accel.sim.bench",
             hdl_toplevel=job["block"],
@@ -256,26 +265,30 @@ def _simulate(build: Path, job: dict[str, Any], simulator: str, waves: Path | No
         return result
 
 
-def _waves(job: dict[str, Any], verilog: str, case: int, simulator: str, stem: Path) -> Path | None:
+def _waveform(stem: Path, simulator: str) -> Path:
+    """Name a waveform in the format that the simulator writes."""
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    return stem.with_name(f"{stem.name}.{'vcd' if simulator == 'verilator' else 'fst'}")
+
+
+def _record(job: dict[str, Any], verilog: str, case: int, simulator: str, stem: Path) -> Path | None:
     """Run the differing case again with a waveform; with all before it if it does not differ alone."""
-    build = build_verilog(job["block"], verilog, simulator, waves=True)
-    file = stem.with_suffix(".vcd" if simulator == "verilator" else ".fst")
+    build, file = build_verilog(job["block"], verilog, simulator, waves=True), _waveform(stem, simulator)
     for first in (case, 0):
         if _simulate(build, job | {"first": first, "cases": case - first + 1}, simulator, file)["mismatch"]:
             return file
     return None
 
 
-def _mismatch(job: dict[str, Any], found: dict[str, Any], simulator: str, stem: Path, waves: Path | None) -> MismatchError:
+def _mismatch(job: dict[str, Any], found: dict[str, Any], simulator: str, file: Path, waveform: Path | None) -> MismatchError:
     """Write the report of a difference and make its error."""
     facts = {"block": job["block"], "config": job["config"], "simulator": simulator, "seed": job["seed"], **found}
-    facts["waveform"] = str(waves) if waves else None
-    stem.with_suffix(".json").write_text(json.dumps(facts, indent=1))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(facts | {"waveform": waveform and str(waveform)}, indent=1) + "\n")
     where = f"{job['block']} on {simulator}, config {job['config']['name']}, seed {job['seed']}, case {found['case']} ({found['label']})"
     place = f", {found['place']}" if found["place"] else ""
-    waveform = f"; waveform in {waves}" if waves else ""
-    what = f"{found['signal']} must be {found['expected']}, not {found['got']}"
-    return MismatchError(f"{where}{place}, cycle {found['cycle']}: {what}{waveform}")
+    kept = f"; waveform in {waveform}" if waveform else ""
+    return MismatchError(f"{where}{place}, cycle {found['cycle']}: {found['signal']} must be {found['expected']}, not {found['got']}{kept}")
 
 
 @contextlib.contextmanager

@@ -52,20 +52,28 @@ def test_simulators_do_the_same():
 
 
 @pytest.mark.parametrize(("simulator", "suffix"), [("icarus", "fst"), ("verilator", "vcd")])
-def test_mismatch_is_reported(simulator, suffix, tmp_path):
-    """In words, as JSON and as a waveform of the case."""
+def test_mismatch_is_reported(simulator, suffix, tmp_path, monkeypatch):
+    """In words, as JSON and as a waveform of the case. The fault is planted behind the harness's back."""
+    right = harness.write_verilog
+    monkeypatch.setattr(harness, "write_verilog", lambda block, config, _: right(block, config, "overflow-dropped"))
     said = (
         rf"^accumulator on {simulator}, config tiny, seed 0, case 0 \(34 rows, 0 kept\), cycle 1: o\.overflow\[0\] must be 1, not 0; "
         rf"waveform in {tmp_path}/(.*)\.{suffix}$"
     )
     with pytest.raises(MismatchError, match=said):
-        harness.cosim("accumulator", configs.tiny(), simulator, mutant="overflow-dropped", out=tmp_path, waves=True)
+        harness.cosim("accumulator", configs.tiny(), simulator, out=tmp_path)
     (report,) = tmp_path.glob("*.json")
     facts = json.loads(report.read_text())
     assert facts | {"signal": "o.overflow[0]", "expected": "1", "got": "0", "cycle": 1, "case": 0, "seed": 0} == facts
     assert AcceleratorConfig(**facts["config"]) == configs.tiny()
-    (waves,) = tmp_path.glob(f"*.{suffix}")
-    assert waves.stat().st_size > 1000
+    (waveform,) = tmp_path.glob(f"*-case0.{suffix}")
+    assert waveform.stat().st_size > 1000
+
+
+def test_waveform_of_a_run_without_a_difference(tmp_path):
+    result = harness.cosim("lfsr", configs.tiny(), "icarus", cases=2, waves=True, out=tmp_path)
+    assert result.waveform == tmp_path / "lfsr-tiny-icarus-seed0.fst"
+    assert result.waveform.stat().st_size > 1000
 
 
 @pytest.mark.parametrize(
@@ -73,6 +81,7 @@ def test_mismatch_is_reported(simulator, suffix, tmp_path):
     [
         ({"block": "adder"}, r"^block must be one of .*accumulator.*, not 'adder'$"),
         ({"simulator": "vcs"}, r"^simulator must be one of icarus, verilator, not 'vcs'$"),
+        ({"seed": -1}, r"^seed must be 0 or more, not -1$"),
         ({"cases": 0}, r"^cases must be 1 or more, not 0$"),
         ({"mutant": "none"}, r"^mutant must be one of .*wrap-late.*, not 'none'$"),
     ],

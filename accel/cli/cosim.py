@@ -24,7 +24,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--simulator", metavar="S", default="verilator", help="verilator or icarus (default: %(default)s)")
     parser.add_argument("--seed", metavar="S", type=int, default=0, help="of the random cases (default: %(default)s)")
     parser.add_argument("--cases", metavar="N", type=int, default=20, help="random cases per block (default: %(default)s)")
-    parser.add_argument("--waves", action="store_true", help="keep a waveform of the case that differs")
+    parser.add_argument("--waves", action="store_true", help="keep a waveform of the whole run; of a case that differs one is kept anyway")
     parser.add_argument(
         "--out", metavar="DIR", type=Path, default=Path("out/cosim"), help="folder of the mismatch report (default: %(default)s)"
     )
