@@ -72,8 +72,9 @@ def test_mismatch_is_reported(simulator, suffix, tmp_path, monkeypatch):
 
 def test_waveform_of_a_run_without_a_difference(tmp_path):
     result = harness.cosim("lfsr", configs.tiny(), "icarus", cases=2, waves=True, out=tmp_path)
-    assert result.waveform == tmp_path / "lfsr-tiny-icarus-seed0.fst"
-    assert result.waveform.stat().st_size > 1000
+    (waveform,) = tmp_path.iterdir()
+    assert waveform == result.waveform
+    assert waveform.stat().st_size > 1000
 
 
 @pytest.mark.parametrize(
