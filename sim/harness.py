@@ -325,8 +325,11 @@ def _cached(kind: str, name: str, *parts: str) -> Path:
 
 def _publish(folder: Path, files: Iterable[Path]) -> None:
     """Move files into a new folder of the cache, whole or not at all, and remove the folders least recently used."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(dir=folder.parent))
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(dir=folder.parent))
+    except OSError as error:
+        raise ToolError(f"the cache {folder.parent} must be writable (set XDG_CACHE_HOME), not: {error.strerror}") from None
     for file in files:
         shutil.move(file, part)
     with contextlib.suppress(OSError):  # another process was first

@@ -114,6 +114,15 @@ def test_missing_package_is_one_sentence(missing, monkeypatch):
         harness.cosim("accumulator", configs.tiny())
 
 
+def test_cache_that_cannot_be_written_is_one_sentence(tmp_path, monkeypatch):
+    (tmp_path / "accel").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(
+        ToolError, match=rf"^the cache {tmp_path}/accel/verilog must be writable \(set XDG_CACHE_HOME\), not: Not a directory$"
+    ):
+        harness.cosim("lfsr", configs.tiny(), "icarus")
+
+
 def test_failing_bench_is_a_tool_error(monkeypatch):
     """A bench that raises is no mismatch: its traceback is shown."""
     monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
