@@ -15,21 +15,19 @@ from numpy.typing import ArrayLike, NDArray
 from accel import presets, sparsity
 from accel.config import AcceleratorConfig
 from accel.errors import NetworkError, RangeError
-from accel.golden.postprocess import Params, postprocess
-from accel.golden.stce import stce
 from accel.golden.vector import vector
 from accel.graph.network import MatrixProduct, Network, View
-from accel.isa import ROW_BITS, Source
+from accel.isa import ROW_BITS
+from accel.kernels.gemm import Weights, gemm
+from accel.kernels.requantise import Integers, narrowest, requantise
 from accel.result import CAUSES, LayerResult, Result
 from accel.schedule.gemm import schedule
 from accel.schedule.lower import Layer, Product, Reduction, Requantisation, dense, lower, operands, passes, store
-from accel.sparsity import Codes, Pattern
+from accel.sparsity import Pattern
 from accel.timing.core import core_vector
 from accel.timing.postprocess import STAGES
 
-CHUNK = 1 << 22  # our choice: elements of the largest operand matrix held at once, 32 MiB of int64
-
-Integers = NDArray[np.int64]
+CHUNK = 1 << 22  # our choice: elements of the largest operand matrix held at once
 
 _plan = functools.lru_cache(maxsize=4096)(schedule)  # groups and layers of one shape are planned once
 
@@ -107,7 +105,7 @@ class Sums(NamedTuple):
 
     Parameters
     ----------
-    acc : int64, shape (rows, n)
+    acc : signed integers, shape (rows, n)
         Sums or maxima [product LSBs].
     overflow : bool, shape (rows, n)
         Whether any addition overflowed.
@@ -147,10 +145,12 @@ def compute(config: AcceleratorConfig, layer: Layer, inputs: Sequence[Integers])
     output = np.empty((len(inputs[0]), *layer.output.shape), np.int64)
     overflowed = 0
     for job in layer.jobs:
-        acc, overflow, post = sums(config, layer, job, inputs)
-        source = Source.ARRAY if isinstance(job, Product) else Source.VECTOR
-        params = Params(post.bias[None], post.mult[None], post.shift[None])
-        store(job, postprocess(config, post.instruction(source, len(acc)), params, acc, overflow).value, output)
+        if isinstance(job, Product):
+            results, overflow = gemm(config, _operands(config, layer, job, inputs), *_known(layer, job))
+        else:
+            acc, overflow, post = sums(config, layer, job, inputs)
+            results = requantise(config, acc, post)
+        store(job, results, output)
         overflowed += int(np.count_nonzero(overflow))
     return output, overflowed
 
@@ -177,11 +177,11 @@ def sums(config: AcceleratorConfig, layer: Layer, job: Product | Reduction, inpu
     NetworkError
         If the layer's weights are not known.
     """
-    x = operands(layer, job, inputs)
+    x = _operands(config, layer, job, inputs)
     if isinstance(job, Product):
-        codes, post = _known(layer, job)
-        return Sums(*stce(config, x, codes.values.astype(np.int64), codes.positions), post)
-    return Sums(*vector(config, job.instruction(len(x)), x.reshape(-1, job.n)), job.post)
+        weights, post = _known(layer, job)
+        return Sums(*gemm(config, x, weights), post)
+    return Sums(*vector(config, job.instruction(len(x)), x.reshape(-1, job.n).astype(np.int64)), job.post)
 
 
 class _Values(NamedTuple):
@@ -243,11 +243,17 @@ def _run(
     return _Values({name: np.concatenate(arrays) for name, arrays in parts.items()}, overflowed)
 
 
-def _known(layer: Layer, job: Product) -> tuple[Codes, Requantisation]:
+def _operands(config: AcceleratorConfig, layer: Layer, job: Product | Reduction, inputs: Sequence[Integers]) -> Integers:
+    """Arrange a job's operands in the narrowest type: copies of overlapping windows are the largest arrays here."""
+    narrow = narrowest(config.act.lo, config.act.hi)
+    return operands(layer, job, [values.astype(narrow) for values in inputs])
+
+
+def _known(layer: Layer, job: Product) -> tuple[Weights, Requantisation]:
     """Return what values need and shapes do not."""
-    if job.codes is None or job.post is None:
+    if job.weights is None or job.post is None:
         raise NetworkError(f"weights of {layer.operator.name} must be known where inputs are given, not shapes only")
-    return job.codes, job.post
+    return job.weights, job.post
 
 
 def _cost(config: AcceleratorConfig, layer: Layer, asked: Pattern | None, overflowed: int | None) -> LayerResult:

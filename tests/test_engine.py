@@ -10,7 +10,11 @@ import pytest
 
 from accel import engine, presets, simulate
 from accel.errors import ConfigError, NetworkError, RangeError
+from accel.golden.core import Product as GoldenProduct
+from accel.golden.core import core
+from accel.golden.postprocess import Params
 from accel.graph.network import AveragePool, MatrixProduct, Network, Port, Tensor, Window
+from accel.isa import Source
 from accel.result import CAUSES
 from accel.schedule import lower
 from accel.sparsity import Pattern
@@ -77,6 +81,37 @@ def test_equals_the_plain_twin_in_every_tensor(seed):
     assert [layer.overflowed for layer in result.layers] == list(overflowed.values())
     output = network.outputs[0]
     np.testing.assert_array_equal(result.outputs[output.name], network.tensors[output.tensor].to_onnx(values[output.tensor]))
+
+
+@pytest.mark.parametrize("acc_bits", [17, 32])
+@pytest.mark.parametrize("pattern", [None, "2:8"])
+def test_fast_routes_equal_the_golden_path(acc_bits, pattern):
+    """A layer large enough for every route; with 17 bits some channels overflow and others provably do not."""
+    rng = np.random.default_rng(acc_bits)
+    config = dataclasses.replace(EDGE, acc_bits=acc_bits)
+    weights = (rng.integers(-127, 128, (40, 3, 3, 64)) >> rng.integers(0, 7, (40, 1, 1, 1))).astype(np.int8)
+    tensors = {name: Tensor(name=name, shape=(9, 9, n), bits=8, scale=1.0, zero_point=3) for name, n in (("x", 64), ("y", 40))}
+    product = MatrixProduct(
+        name="conv", kind="Conv", inputs=("x",), output="y", zero_point=3, lo=3, hi=127, channels=64, filters=40, padding=3,
+        window=Window(kernel=(3, 3), pads=(1, 1, 1, 1)), weights=weights, bias=rng.integers(-9999, 9999, 40),
+        multiplier=rng.uniform(1e-4, 1e-3, 40),
+    )  # fmt: skip
+    network = Network(name="conv", tensors=tensors, operators=(product,), inputs=(Port("x", "x", False),), outputs=(Port("y", "y", False),))
+    (lowered,) = lower.lower(network, config, pattern=pattern and Pattern.parse(pattern))
+    x = rng.integers(-128, 128, (5, 9, 9, 64))
+    (job,) = lowered.jobs
+    assert isinstance(job, lower.Product)
+    assert job.codes is not None
+    assert job.post is not None
+    post, a = job.post, lower.operands(lowered, job, [x])
+    want = core(
+        config, GoldenProduct(a, job.codes.values.astype(np.int64), job.codes.positions), post.instruction(Source.ARRAY, len(a)),
+        Params(post.bias[None], post.mult[None], post.shift[None]),
+    )  # fmt: skip
+    values, overflowed = engine.compute(config, lowered, [x])
+    np.testing.assert_array_equal(values.reshape(want.value.shape), want.value)
+    assert overflowed == want.overflow.sum()
+    assert (overflowed > 0) == (acc_bits == 17)
 
 
 @pytest.mark.parametrize("seed", range(8))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import singledispatch
+from functools import cached_property, singledispatch
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,13 +20,15 @@ from accel.config import AcceleratorConfig
 from accel.errors import NetworkError, RangeError
 from accel.graph.network import Arithmetic, AveragePool, MatrixProduct, MaxPool, Network, Operator, Sum, Tensor, View, Window
 from accel.isa import COEFFICIENT_BITS, Post, Reduce, Source, Vector
+from accel.kernels import requantise
+from accel.kernels.gemm import Weights
 from accel.schedule.gemm import Gemm
 from accel.sparsity import Codes, Pattern
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Requantisation:
-    """How sums become outputs: ``clip(round((acc + bias) * mult / 2**shift) + zero_point, lo, hi)``, ties to even.
+class Requantisation(requantise.Requantisation):
+    """How sums of a job become outputs: one bias, multiplier and shift for each channel.
 
     Parameters
     ----------
@@ -34,21 +36,28 @@ class Requantisation:
         Of each output channel of the job.
     zero_point, lo, hi : int
         Output integers.
+    rounding : Rounding
     """
 
     bias: NDArray[np.int64]
     mult: NDArray[np.int64]
     shift: NDArray[np.int64]
-    zero_point: int
-    lo: int
-    hi: int
 
     def instruction(self, source: Source, rows: int, base: int = 0, vectors: int = 1) -> Post:
         """Make the job of the post-processor for `rows` rows."""
-        return Post(source=source, rows=rows, base=base, vectors=vectors, zero_point=self.zero_point, lo=self.lo, hi=self.hi)
+        return Post(
+            source=source,
+            rows=rows,
+            base=base,
+            vectors=vectors,
+            zero_point=self.zero_point,
+            lo=self.lo,
+            hi=self.hi,
+            rounding=self.rounding.value,
+        )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)  # no slots: weights are made once
 class Product(Gemm):
     """One matrix product on the array: ``acc[i, j] = sum_s x[i, positions[j, s]] * values[j, s]``.
 
@@ -76,6 +85,11 @@ class Product(Gemm):
     codes: Codes | None
     post: Requantisation | None
     start: int = 0
+
+    @cached_property
+    def weights(self) -> Weights | None:
+        """The codes in the forms that the fast kernels take; None where only shapes are known."""
+        return None if self.codes is None else Weights(*self.codes, self.k)
 
     @property
     def elements(self) -> int:
