@@ -44,7 +44,7 @@ class NetworkCosim:
 def cosim_network(
     network: Network,
     config: AcceleratorConfig,
-    inputs: ArrayLike,
+    inputs: Mapping[str, ArrayLike] | ArrayLike,
     *,
     pattern: Pattern | None = None,
     simulator: str = "verilator",
@@ -59,7 +59,7 @@ def cosim_network(
     ----------
     network : Network
     config : AcceleratorConfig
-    inputs : array_like, shape (1, *ONNX shape)
+    inputs : mapping of str to array, or array, shape (1, *ONNX shape)
         As for :func:`accel.simulate`.
     pattern : Pattern, optional
         As for :func:`accel.simulate`.

@@ -116,6 +116,7 @@ def test_npy_input(capsys, model, inputs, tmp_path):
         (["verilog", "nothing"], "block must be one of uspe, .*, not 'nothing'"),
         (["cosim", "nothing"], "block must be one of uspe, .*, not 'nothing'"),
         (["cosim", "lfsr", "--simulator", "vcs"], "simulator must be one of icarus, verilator, not 'vcs'"),
+        (["cosim", "lfsr", "--network", "MODEL"], "network must be given without blocks, not with lfsr"),
         (["cosim", "lfsr", "--cases", "0"], "cases must be 1 or more, not 0"),
     ],
 )
@@ -159,16 +160,53 @@ def test_verilog(capsys, tmp_path):
     assert file.read_text() == out
 
 
+def compared(block="core", **fields):
+    """Return what a co-simulation without a difference tells."""
+    told = {"config": "tiny", "simulator": "verilator", "seed": 0, "cases": 7, "words": 241, "cycles": 999, "spans": ()}
+    return harness.CosimResult(block=block, build_seconds=0.0, run_seconds=0.0, **(told | fields))
+
+
+def test_cosim_of_blocks(capsys, monkeypatch, tmp_path):
+    asked = []
+
+    def cosim(*arguments, out):
+        asked.append((*arguments, out))
+        return compared(arguments[0])
+
+    monkeypatch.setattr(harness, "cosim", cosim)
+    code, out, _ = run(capsys, "cosim", "lfsr", "core", "--simulator", "icarus", "--seed", 3, "--cases", 5, "--waves", "--out", tmp_path)
+    assert code == 0
+    assert asked == [(block, presets.load("tiny"), "icarus", 3, 5, True, tmp_path) for block in ("lfsr", "core")]
+    assert re.findall(r"^(\w+) +tiny +verilator +7 +241 +999 +0 ", out, re.MULTILINE) == ["lfsr", "core"]
+    asked.clear()
+    run(capsys, "cosim", "--config", "edge-int8")
+    assert [(block, config.name) for block, config, *_ in asked] == [(block, "edge-int8") for block in BLOCKS]
+
+
+def test_cosim_of_a_network(capsys, monkeypatch, model):
+    asked = []
+
+    def cosim(network, config, inputs, **options):
+        asked.append(inputs["x"])
+        result = simulate(network, config, inputs)
+        return program.NetworkCosim(network=network.name, layers={x.name: x.cycles for x in result.layers}, hardware=compared())
+
+    monkeypatch.setattr(program, "cosim_network", cosim)
+    shown = [run(capsys, "cosim", "--network", model, "--seed", seed)[:2] for seed in (1, 1, 2)]
+    assert shown[0][0] == 0
+    assert "241 output rows compared" in shown[0][1]
+    assert shown[0] == shown[1]
+    assert asked[0].shape == (1, 8, 4, 4)
+    assert (asked[0] == asked[1]).all()
+    assert not (asked[0] == asked[2]).all()
+
+
 def test_run_writes_its_report(capsys, monkeypatch, tmp_path):
     """Everything but the co-simulation, which tests/test_cosim.py does."""
 
     def replay(network, config, inputs, *, simulator, out):
         result = simulate(network, config, inputs)
-        compared = harness.CosimResult(
-            block="core", config=config.name, simulator=simulator, seed=0, cases=7, words=241, cycles=result.cycles, build_seconds=0.0,
-            run_seconds=0.0, spans=tuple(x.cycles for x in result.layers),
-        )  # fmt: skip
-        return program.NetworkCosim(network=network.name, layers={x.name: x.cycles for x in result.layers}, hardware=compared)
+        return program.NetworkCosim(network=network.name, layers={x.name: x.cycles for x in result.layers}, hardware=compared())
 
     monkeypatch.setattr(program, "cosim_network", replay)
     monkeypatch.setattr(harness, "check_tools", lambda simulator: None)

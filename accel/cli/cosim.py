@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from accel import presets
-from accel.cli.terminal import Progress, add_config, command, table
+from accel.cli.terminal import Progress, add_config, command, say, table
+from accel.config import AcceleratorConfig
+from accel.errors import RangeError
 
 EXAMPLES = """
 accel cosim
 accel cosim stce postprocess --config tiny --simulator icarus
 accel cosim stce --cases 2000 --seed 7 --waves
+accel cosim --network digits-cnn --config edge-int8
 """
 
 
@@ -20,6 +23,9 @@ def add(commands: Any) -> None:
     """Add the subcommand."""
     parser = command(commands, "cosim", cosim, EXAMPLES)
     parser.add_argument("blocks", metavar="BLOCK", nargs="*", help="names of `accel list blocks` (default: all)")
+    parser.add_argument(
+        "--network", metavar="NETWORK", help="instead of blocks: an ONNX file or a name of `accel list networks`, one random sample"
+    )
     add_config(parser)
     parser.add_argument("--simulator", metavar="S", default="verilator", help="verilator or icarus (default: %(default)s)")
     parser.add_argument("--seed", metavar="S", type=int, default=0, help="of the random cases (default: %(default)s)")
@@ -32,14 +38,25 @@ def add(commands: Any) -> None:
 
 
 def cosim(args: argparse.Namespace) -> None:
-    """Run the Verilog of blocks in a simulator and compare every bit and every cycle with the model.
+    """Run the Verilog of blocks, or a whole network in the Verilog of the core, and compare every bit and every cycle with the model.
 
-    The first difference ends the run: its block, case, cycle, signal, expected and got are printed and written to a report.
+    The first difference ends the run: where it is (block, case, layer, tile, cycle, signal), what was expected and what came are printed
+    and written to a report.
     """
+    config = presets.load(args.config)
+    if args.network and args.blocks:
+        raise RangeError(f"network must be given without blocks, not with {' '.join(args.blocks)}")
+    if args.network:
+        _network(args, config)
+    else:
+        _blocks(args, config)
+
+
+def _blocks(args: argparse.Namespace, config: AcceleratorConfig) -> None:
     from accel.sim.blocks import BLOCKS
     from accel.sim.harness import cosim as run
 
-    config, blocks = presets.load(args.config), args.blocks or list(BLOCKS)
+    blocks = args.blocks or list(BLOCKS)
     tell = Progress(f"cosim on {args.simulator}")
     results = []
     for done, block in enumerate(blocks):
@@ -47,6 +64,24 @@ def cosim(args: argparse.Namespace) -> None:
         results.append(run(block, config, args.simulator, args.seed, args.cases, args.waves, out=args.out))
     tell(len(blocks), len(blocks), "done")
     headings = ["block", "config", "simulator", "cases", "words compared", "cycles", "differences", "build s", "run s"]
-    print(
-        table(headings, [[r.block, r.config, r.simulator, r.cases, r.words, r.cycles, 0, r.build_seconds, r.run_seconds] for r in results])
-    )
+    rows = [[r.block, r.config, r.simulator, r.cases, r.words, r.cycles, 0, r.build_seconds, r.run_seconds] for r in results]
+    print(table(headings, rows))
+
+
+def _network(args: argparse.Namespace, config: AcceleratorConfig) -> None:
+    import numpy as np
+
+    from accel.graph import load
+    from accel.sim.program import cosim_network as run
+
+    network, rng = load(args.network), np.random.default_rng(args.seed)
+    inputs = {}
+    for port in network.inputs:
+        tensor = network.tensors[port.tensor]
+        sample = rng.integers(tensor.format.lo, tensor.format.hi, (1, *tensor.shape), endpoint=True)
+        inputs[port.name] = tensor.dequantise(sample) if port.real else tensor.to_onnx(sample)
+    say(f"{network.name} through the Verilog of the core of {config.name} on {args.simulator}, one random sample of seed {args.seed}")
+    found = run(network, config, inputs, simulator=args.simulator, waves=args.waves, out=args.out)
+    rows = [[name, cycles, 0] for name, cycles in found.layers.items()]
+    print(table(["layer", "cycles, simulated and measured", "differences"], rows))
+    print(f"\n{found.hardware.words:,} output rows compared")
