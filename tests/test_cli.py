@@ -160,10 +160,12 @@ def test_verilog(capsys, tmp_path):
     assert file.read_text() == out
 
 
-def compared(block="core", **fields):
+def compared(block="core", waveform=None):
     """Return what a co-simulation without a difference tells."""
-    told = {"config": "tiny", "simulator": "verilator", "seed": 0, "cases": 7, "words": 241, "cycles": 999, "spans": ()}
-    return harness.CosimResult(block=block, build_seconds=0.0, run_seconds=0.0, **(told | fields))
+    return harness.CosimResult(
+        block=block, config="tiny", simulator="verilator", seed=0, cases=7, words=241, cycles=999, spans=(), build_seconds=0.0,
+        run_seconds=0.0, waveform=waveform,
+    )  # fmt: skip
 
 
 def test_cosim_of_blocks(capsys, monkeypatch, tmp_path):
@@ -171,13 +173,14 @@ def test_cosim_of_blocks(capsys, monkeypatch, tmp_path):
 
     def cosim(*arguments, out):
         asked.append((*arguments, out))
-        return compared(arguments[0])
+        return compared(arguments[0], tmp_path / "wave.vcd")
 
     monkeypatch.setattr(harness, "cosim", cosim)
-    code, out, _ = run(capsys, "cosim", "lfsr", "core", "--simulator", "icarus", "--seed", 3, "--cases", 5, "--waves", "--out", tmp_path)
+    code, out, err = run(capsys, "cosim", "lfsr", "core", "--simulator", "icarus", "--seed", 3, "--cases", 5, "--waves", "--out", tmp_path)
     assert code == 0
     assert asked == [(block, presets.load("tiny"), "icarus", 3, 5, True, tmp_path) for block in ("lfsr", "core")]
     assert re.findall(r"^(\w+) +tiny +verilator +7 +241 +999 +0 ", out, re.MULTILINE) == ["lfsr", "core"]
+    assert f"accel: waveform of lfsr: {tmp_path / 'wave.vcd'}" in err.splitlines()
     asked.clear()
     run(capsys, "cosim", "--config", "edge-int8")
     assert [(block, config.name) for block, config, *_ in asked] == [(block, "edge-int8") for block in BLOCKS]

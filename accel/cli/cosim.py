@@ -63,6 +63,8 @@ def _blocks(args: argparse.Namespace, config: AcceleratorConfig) -> None:
         tell(done, len(blocks), block)
         results.append(run(block, config, args.simulator, args.seed, args.cases, args.waves, out=args.out))
     tell(len(blocks), len(blocks), "done")
+    for result in results:
+        _waveform(result.block, result.waveform)
     headings = ["block", "config", "simulator", "cases", "words compared", "cycles", "differences", "build s", "run s"]
     rows = [[r.block, r.config, r.simulator, r.cases, r.words, r.cycles, 0, r.build_seconds, r.run_seconds] for r in results]
     print(table(headings, rows))
@@ -82,6 +84,12 @@ def _network(args: argparse.Namespace, config: AcceleratorConfig) -> None:
         inputs[port.name] = tensor.dequantise(sample) if port.real else tensor.to_onnx(sample)
     say(f"{network.name} through the Verilog of the core of {config.name} on {args.simulator}, one random sample of seed {args.seed}")
     found = run(network, config, inputs, simulator=args.simulator, waves=args.waves, out=args.out)
+    _waveform(network.name, found.hardware.waveform)
     rows = [[name, cycles, 0] for name, cycles in found.layers.items()]
     print(table(["layer", "cycles, simulated and measured", "differences"], rows))
     print(f"\n{found.hardware.words:,} output rows compared")
+
+
+def _waveform(of: str, file: Path | None) -> None:
+    if file:
+        say(f"waveform of {of}: {file}")
