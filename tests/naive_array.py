@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from accel.config import AcceleratorConfig
 from accel.isa import Dataflow, Loop, Tile
+from accel.schedule.gemm import GemmSchedule, schedule
 from accel.schedule.transfers import ArrayTransfers
+from accel.sparsity import Pattern
 from accel.timing.stce import Feed, Job, stce_trace
 
 Waits = dict[str, np.ndarray]
@@ -184,8 +186,7 @@ def recorded(config: AcceleratorConfig, works: Sequence[Work], cycles: int, feed
     def trace(offers):
         always = np.ones(cycles, bool)
         ready, valid = stce_trace(config, [work.tile for work in works], np.array(ends), np.array(heads), offers, always)
-        row = np.cumsum(valid) - valid
-        stored = valid & returns[row]
+        stored = valid & returns[np.cumsum(valid) - valid]
         return ready, valid, {"psum": np.cumsum(stored) - stored} if feedback else {}
 
     taken, valid = settle(cycles, counts, trace)
@@ -204,7 +205,7 @@ def flat(program: Iterable[Any]) -> Iterator[Any]:
 
 
 @st.composite
-def configs(draw: st.DrawFn, **fixed: Any) -> AcceleratorConfig:
+def configs(draw: st.DrawFn, /, **fixed: Any) -> AcceleratorConfig:
     """Draw the shape of a small array and the depth of its pipelines."""
     bundle = draw(st.sampled_from([4, 8]))
     fields = {
@@ -216,3 +217,14 @@ def configs(draw: st.DrawFn, **fixed: Any) -> AcceleratorConfig:
         "add_stages": draw(st.integers(1, 4)),
     }
     return AcceleratorConfig(**(fields | fixed))
+
+
+@st.composite
+def products(draw: st.DrawFn, /) -> GemmSchedule:
+    """Draw a matrix product of a few tiles on a small array, with few rows for partial sums or many."""
+    config = draw(configs(acc_rows=draw(st.sampled_from([1, 3, 7, 64]))))
+    top = draw(st.integers(1, config.bundle))
+    pattern = Pattern(draw(st.integers(1, top)), top)
+    m, n = draw(st.integers(1, 3 * config.rows)), draw(st.integers(1, 3 * config.cols * config.add_stages))
+    taps, channels = draw(st.integers(1, 3)), draw(st.integers(1, 2 * config.bundle))
+    return schedule(config, m, n, taps, channels, pattern, draw(st.sampled_from(Dataflow)))

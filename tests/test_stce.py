@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -107,12 +109,12 @@ def test_rejects(name, value, message):
 
 
 @st.composite
-def tiles(draw: st.DrawFn, config: AcceleratorConfig, flow: Dataflow, **fields: int | bool) -> list[Work]:
+def tiles(draw: st.DrawFn, /, config: AcceleratorConfig, flow: Dataflow, **fields: Any) -> list[Work]:
     """Draw a tile of either dataflow; an output-stationary one perhaps in chunks of k."""
     rows, beats = draw(st.integers(1, config.rows)), st.integers(1, config.beats)
     if flow is Dataflow.WS:
         steps, first, last = draw(st.integers(1, 8)), draw(st.booleans()), draw(st.booleans())
-        tile = {"steps": steps, "rows": rows, "first": first, "last": last} | fields
+        tile: dict[str, Any] = {"steps": steps, "rows": rows, "first": first, "last": last} | fields
         return [Work(Tile(dataflow=flow, **tile), ((1, draw(beats)),))]
     bundle = st.tuples(st.integers(1, config.bundle), beats)
     chunks = draw(st.lists(st.lists(bundle, min_size=1, max_size=3), min_size=1, max_size=3))
@@ -157,7 +159,8 @@ def check_cycles(config: AcceleratorConfig, works: list[Work], feedback: int) ->
 @settings(max_examples=150)
 @given(programs())
 def test_closed_form_is_the_recurrence_without_waits(case):
-    check_cycles(*case, feedback=0)
+    config, works = case
+    check_cycles(config, works, 0)
 
 
 @settings(max_examples=100)
