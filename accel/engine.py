@@ -206,7 +206,14 @@ def _samples(network: Network, inputs: Mapping[str, ArrayLike] | ArrayLike, batc
     samples = {}
     for port in network.inputs:
         tensor = network.tensors[port.tensor]
-        samples[port.tensor] = tensor.quantise(given[port.name]) if port.real else tensor.from_onnx(given[port.name])
+        array = np.asarray(given[port.name])
+        if array.dtype.kind not in ("iuf" if port.real else "iu"):
+            raise RangeError(f"{port.name} must be {'real numbers' if port.real else 'integers'}, not {array.dtype}")
+        if array.shape[1:] != tensor.onnx_shape or array.ndim != len(tensor.onnx_shape) + 1:
+            raise RangeError(f"{port.name} must be of shape (samples, {', '.join(map(str, tensor.onnx_shape))}), not {array.shape}")
+        if np.isnan(array).any():
+            raise RangeError(f"{port.name} must be numbers, not nan")
+        samples[port.tensor] = tensor.quantise(array) if port.real else tensor.from_onnx(array)
     counts = sorted({len(array) for array in samples.values()})
     if len(counts) > 1 or not counts[0] or counts[0] % batch:
         raise RangeError(f"inputs must all hold the same multiple of batch ({batch}) samples, not {' and '.join(map(str, counts))}")

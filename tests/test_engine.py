@@ -273,13 +273,29 @@ def test_rejects_batch(batch):
         ([[1, 2]] * 3, r"inputs must all hold the same multiple of batch \(2\) samples, not 3"),
         (np.zeros((0, 2), int), r"inputs must all hold the same multiple of batch \(2\) samples, not 0"),
         ([[1.5, 2.0]], "x must be integers, not float64"),
-        ([[1, 2, 3]], r"x must be of shape \(batch, 2\), not \(1, 3\)"),
+        ([[1, 2, 3]], r"x must be of shape \(samples, 2\), not \(1, 3\)"),
+        ([1, 2], r"x must be of shape \(samples, 2\), not \(2,\)"),
         ([[128, 0]], r"x must be in \[-128, 127\], not 0..128"),
     ],
 )
 def test_rejects_inputs(inputs, message):
     with pytest.raises(RangeError, match=f"^{message}$"):
         simulate(layer(), TINY, inputs, batch=2)
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        ([["a", "b"]], "image must be real numbers, not <U1"),
+        ([[1j, 2]], "image must be real numbers, not complex128"),
+        ([[1.0, float("nan")]], "image must be numbers, not nan"),
+        ([[1.0]], r"image must be of shape \(samples, 2\), not \(1, 1\)"),
+    ],
+)
+def test_rejects_real_inputs(image, message):
+    real = dataclasses.replace(layer(), inputs=(Port("image", "x", True),))
+    with pytest.raises(RangeError, match=f"^{message}$"):
+        simulate(real, TINY, image)
 
 
 @pytest.mark.parametrize(
