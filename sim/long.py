@@ -123,7 +123,7 @@ def _write(out: Path, records: list[dict[str, Any]]) -> None:
 def _source_key() -> str:
     """Name the text of both sides and of the benches."""
     digest = hashlib.sha256()
-    for path in sorted(path for folder in ("accel", "rtl", "sim") for path in (ROOT / folder).rglob("*.py")):
+    for path in sorted({path for folder in ("accel", "accel/rtl", "accel/sim") for path in (ROOT / folder).rglob("*.py")}):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
