@@ -1,11 +1,12 @@
 """Products with one row of activations per vector lane: any width of operands, and the overflow rule after every addition.
 
 Pairs of weights and positions are taken one after the other, so these routes are sequential in k, as the golden model, and skip what is not
-stored. Activations are laid out in blocks of rows, channels outermost.
+stored. Activations are laid out in blocks of rows, the reduction outermost.
 """
 
 from __future__ import annotations
 
+import numba
 import numpy as np
 from numba import prange
 from numpy.typing import DTypeLike, NDArray
@@ -14,7 +15,7 @@ from accel.formats import FixedFormat, Overflow
 from accel.jit import kernel
 from accel.kernels.requantise import Integers
 
-_BLOCK, _COLUMNS = 256, 16  # our choice: rows and columns of a task, at most
+_BLOCK = 256  # our choice: rows of a block, at most
 _LANES = 64  # our choice: rows of a block are a multiple, so that whole vectors cover them
 _TOGETHER = 4  # pairs added while a sum is in a register
 
@@ -37,7 +38,7 @@ def multiply(x: Integers, values: Integers, positions: NDArray[np.int64], kind: 
         Sums.
     """
     sums = np.empty((len(x), len(values)), kind)
-    _multiply(_blocks(x), *_whole(values, positions, kind), sums)
+    _multiply(*_cut(x, len(values)), *_whole(values, positions, kind), sums)
     return sums
 
 
@@ -66,16 +67,15 @@ def accumulate(
         Of the sums.
     rule : Overflow
     """
-    _accumulate(_blocks(x), *_whole(values, positions, acc.dtype), acc, overflow, format.lo, format.hi, rule is Overflow.WRAP)
+    _accumulate(*_cut(x, len(values)), *_whole(values, positions, acc.dtype), acc, overflow, format.lo, format.hi, rule is Overflow.WRAP)
 
 
-def _blocks(x: Integers) -> Integers:
-    """Lay out rows as lanes: shape (blocks, k, rows), int16 or int32; rows beyond the last are zero."""
-    m, k = x.shape
-    width = min(_BLOCK, -(-m // _LANES) * _LANES)
-    blocks = np.zeros((-(-m // width), k, width), np.int16 if x.itemsize <= 2 else np.int32)
-    _transpose(x.astype(blocks.dtype, copy=False), blocks)
-    return blocks
+def _cut(x: Integers, n: int) -> tuple[Integers, int, int]:
+    """Choose int16 or int32 for x, the rows of a block, and into how many parts the columns go: tasks for every thread."""
+    threads = numba.get_num_threads()
+    width = min(_BLOCK, -(-len(x) // (threads * _LANES)) * _LANES)
+    blocks = -(-len(x) // width)
+    return x.astype(np.int16 if x.itemsize <= 2 else np.int32, copy=False), width, min(n, -(-threads // blocks))
 
 
 def _whole(values: Integers, positions: NDArray[np.int64], kind: DTypeLike) -> tuple[Integers, NDArray[np.int64]]:
@@ -84,15 +84,15 @@ def _whole(values: Integers, positions: NDArray[np.int64], kind: DTypeLike) -> t
     return np.pad(values.astype(kind), lack), np.pad(positions, lack)
 
 
-@kernel(parallel=True)
-def _transpose(x, blocks):
-    m, k = x.shape
-    width = blocks.shape[2]
-    for task in prange(-(-k // _LANES) * len(blocks)):
-        block, left = task % len(blocks), task // len(blocks) * _LANES
-        for lane in range(min(width, m - block * width)):
-            for s in range(left, min(left + _LANES, k)):
-                blocks[block, s, lane] = x[block * width + lane, s]
+@kernel
+def _transposed(x, width):
+    """Kernel: lay out rows as lanes: shape (k, width), lanes beyond the last row are zero."""
+    lines = np.zeros((x.shape[1], width), x.dtype)
+    for left in range(0, x.shape[1], _LANES):
+        for lane in range(min(width, len(x))):
+            for s in range(left, min(left + _LANES, x.shape[1])):
+                lines[s, lane] = x[lane, s]
+    return lines
 
 
 @kernel
@@ -146,41 +146,35 @@ def _add_wrapping(x, values, positions, sums, changed, lo, hi):
 
 
 @kernel(parallel=True)
-def _multiply(blocks, values, positions, sums):
+def _multiply(x, width, parts, values, positions, sums):
     m, n = sums.shape
-    width, parts = blocks.shape[2], -(-n // _COLUMNS)
-    for task in prange(len(blocks) * parts):
-        block, left = task // parts, task % parts * _COLUMNS
-        top = block * width
-        line = np.empty(width, sums.dtype)
-        for j in range(left, min(left + _COLUMNS, n)):
+    for task in prange(-(-m // width) * parts):
+        top, part = task // parts * width, task % parts
+        lines, line = _transposed(x[top:], width), np.empty(width, sums.dtype)
+        for j in range(n * part // parts, n * (part + 1) // parts):
             line[:] = 0
             for s in range(0, values.shape[1], _TOGETHER):
-                here = slice(s, s + _TOGETHER)
-                _add(blocks[block], values[j, here], positions[j, here], line)
+                _add(lines, values[j, s : s + _TOGETHER], positions[j, s : s + _TOGETHER], line)
             for r in range(min(width, m - top)):
                 sums[top + r, j] = line[r]
 
 
 @kernel(parallel=True)
-def _accumulate(blocks, values, positions, acc, overflow, lo, hi, wrap):
+def _accumulate(x, width, parts, values, positions, acc, overflow, lo, hi, wrap):
     m, n = acc.shape
-    width, parts = blocks.shape[2], -(-n // _COLUMNS)
-    for task in prange(len(blocks) * parts):
-        block, left = task // parts, task % parts * _COLUMNS
-        top = block * width
+    for task in prange(-(-m // width) * parts):
+        top, part = task // parts * width, task % parts
+        lines, line, changed = _transposed(x[top:], width), np.zeros(width, acc.dtype), np.empty(width, acc.dtype)
         rows = min(width, m - top)
-        line, changed = np.zeros(width, acc.dtype), np.empty(width, acc.dtype)
-        for j in range(left, min(left + _COLUMNS, n)):
+        for j in range(n * part // parts, n * (part + 1) // parts):
             changed[:] = 0
             for r in range(rows):
                 line[r] = acc[top + r, j]
             for s in range(0, values.shape[1], _TOGETHER):
-                here = slice(s, s + _TOGETHER)
                 if wrap:
-                    _add_wrapping(blocks[block], values[j, here], positions[j, here], line, changed, lo, hi)
+                    _add_wrapping(lines, values[j, s : s + _TOGETHER], positions[j, s : s + _TOGETHER], line, changed, lo, hi)
                 else:
-                    _add_saturating(blocks[block], values[j, here], positions[j, here], line, changed, lo, hi)
+                    _add_saturating(lines, values[j, s : s + _TOGETHER], positions[j, s : s + _TOGETHER], line, changed, lo, hi)
             for r in range(rows):
                 acc[top + r, j] = line[r]
                 overflow[top + r, j] |= changed[r] != 0

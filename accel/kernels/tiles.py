@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numba
 import numpy as np
 from numba import prange
 from numpy.typing import NDArray
@@ -23,7 +24,8 @@ from accel.kernels.requantise import Integers, Prepared, _finish
 from accel.kernels.simd import ROWS, WIDTH, WINDOW
 
 DEPTH = 1 << 16  # products of octets are below 2**15 in magnitude, and their sums fit in 32 bits
-_TALL, _WIDE = 128, 4  # our choice: rows and panels of a task, at most
+_CACHED = 1 << 18  # our choice: operands of a task that stay in the second cache [octets]
+_WIDE = 4  # our choice: panels whose sums are requantised together
 
 
 class Panels(NamedTuple):
@@ -109,15 +111,23 @@ def multiply(x: Integers, panels: Panels, to: Prepared) -> None:
     to : Prepared
         Takes the result.
     """
+    out, channels, limits = to
     if panels.digits == 0:
-        _halves(_padded(x, 2), panels.words, *to)
+        halves = _padded(x, 2)
+        _halves(halves, panels.words, _tall(len(x), halves.strides[0]), out, channels, limits)
         return
     stride = -(-x.shape[1] // WINDOW) * WINDOW
-    planes = np.empty((len(x), panels.digits**2, stride), np.uint8)  # what pads is multiplied by zeros
-    _planes(np.ascontiguousarray(x), planes)
-    channels = to.channels.copy()
+    channels = channels.copy()
     channels[0] += panels.columns
-    _octets(planes, panels.words, panels.windows, to.out, channels, to.limits)
+    tall = _tall(len(x), panels.digits**2 * stride)
+    _octets(np.ascontiguousarray(x), stride, panels.words, panels.windows, tall, out, channels, limits)
+
+
+def _tall(m: int, size: int) -> int:
+    """Choose the rows of a task: as many for each thread, and operands of `size` octets a row that stay in the second cache."""
+    threads = numba.get_num_threads()
+    tasks = -(-m * size // (threads * _CACHED)) * threads
+    return -(-m // (tasks * ROWS)) * ROWS
 
 
 def _digits(w: Integers) -> tuple[list[NDArray[np.generic]], NDArray[np.int64]]:
@@ -169,20 +179,18 @@ def _spread(digits, w, first, tables):
                     rank += 1
 
 
-@kernel(parallel=True)
-def _planes(x, planes):
-    """Kernel: fill planes with ``h + 128`` or, of two digits, ``h + 128, l, h, l - 128``."""
-    for i in prange(x.shape[0]):
-        line = x[i]
-        if planes.shape[1] == 1:
-            high = planes[i, 0]
-            for s in range(line.size):
-                high[s] = line[s] ^ 128
-        else:
-            raised, low, high, lowered = planes[i, 0], planes[i, 1], planes[i, 2], planes[i, 3]
-            for s in range(line.size):
-                upper, lower = line[s] >> 8, line[s]  # stored modulo 256
-                raised[s], low[s], high[s], lowered[s] = upper ^ 128, lower, upper, lower ^ 128
+@kernel
+def _split(line, planes):
+    """Kernel: fill planes with ``h + 128`` or, of two digits, ``h + 128, l, h, l - 128``; what pads is multiplied by zeros."""
+    if len(planes) == 1:
+        high = planes[0]
+        for s in range(line.size):
+            high[s] = line[s] ^ 128
+    else:
+        raised, low, high, lowered = planes[0], planes[1], planes[2], planes[3]
+        for s in range(line.size):
+            upper, lower = line[s] >> 8, line[s]  # stored modulo 256
+            raised[s], low[s], high[s], lowered[s] = upper ^ 128, lower, upper, lower ^ 128
 
 
 @kernel
@@ -202,47 +210,46 @@ def _dot(x, signed, stride, rows, panel, windows, steps, tile):
 
 
 @kernel(parallel=True)
-def _octets(planes, words, windows, out, channels, limits):
+def _octets(x, stride, words, windows, tall, out, channels, limits):
     m, n = out.shape
-    count, stride = planes.shape[1:]
-    steps, groups = windows.size or words.shape[2] // WIDTH, -(-len(words) // _WIDE)
-    chunks = -(-m // _TALL)
-    tall = -(-m // (chunks * ROWS)) * ROWS
-    for task in prange(chunks * groups):
-        first, top = task % groups * _WIDE, task // groups * tall
-        panels = min(_WIDE, len(words) - first)
-        cols = min(panels * WIDTH, n - first * WIDTH)
+    count, steps = words.shape[1] ** 2, windows.size or words.shape[2] // WIDTH
+    for task in prange(-(-m // tall)):
+        top, bottom = task * tall, min((task + 1) * tall, m)
+        planes = np.empty((tall, count, stride), np.uint8)
+        for i in range(top, bottom):
+            _split(x[i], planes[i - top])
         parts, sums = np.empty((count, ROWS, _WIDE * WIDTH), np.int32), np.empty((ROWS, _WIDE * WIDTH), np.int64)
-        for i in range(top, min(top + tall, m), ROWS):
-            rows = min(ROWS, m - i)
-            x = np.int64(planes.ctypes.data) + i * count * stride
-            for p in range(panels):
-                for part in range(count):  # two planes by the high digits of the weights, two by the low
-                    tile = parts[part, :, p * WIDTH : (p + 1) * WIDTH]
-                    _dot(x + part * stride, part >= 2, count * stride, rows, words[first + p, part // 2], windows, steps, tile)
-            if count == 1:
-                _finish(parts[0], rows, cols, out, i, first * WIDTH, channels, limits)
-                continue
-            for r in range(rows):
-                line, raised, low, high, lowered = sums[r], parts[0, r], parts[1, r], parts[2, r], parts[3, r]
-                for c in range(cols):
-                    line[c] = (np.int64(raised[c]) << 16) + ((np.int64(low[c]) + high[c]) << 8) + lowered[c]
-            _finish(sums, rows, cols, out, i, first * WIDTH, channels, limits)
+        for first in range(0, len(words), _WIDE):
+            left, panels = first * WIDTH, min(_WIDE, len(words) - first)
+            cols = min(panels * WIDTH, n - left)
+            for i in range(top, bottom, ROWS):
+                rows, lines = min(ROWS, bottom - i), np.int64(planes[i - top].ctypes.data)
+                for p in range(panels):
+                    for part in range(count):  # two planes by the high digits of the weights, two by the low
+                        tile, codes = parts[part, :, p * WIDTH : (p + 1) * WIDTH], words[first + p, part // 2]
+                        _dot(lines + part * stride, part >= 2, count * stride, rows, codes, windows, steps, tile)
+                if count == 1:
+                    _finish(parts[0], rows, cols, out, i, left, channels, limits)
+                    continue
+                for r in range(rows):
+                    line, raised, low, high, lowered = sums[r], parts[0, r], parts[1, r], parts[2, r], parts[3, r]
+                    for c in range(cols):
+                        line[c] = (np.int64(raised[c]) << 16) + ((np.int64(low[c]) + high[c]) << 8) + lowered[c]
+                _finish(sums, rows, cols, out, i, left, channels, limits)
 
 
 @kernel(parallel=True)
-def _halves(x, words, out, channels, limits):
+def _halves(x, words, tall, out, channels, limits):
     m, n = out.shape
-    steps, groups = words.shape[2] // WIDTH, -(-len(words) // _WIDE)
-    chunks = -(-m // _TALL)
-    tall = -(-m // (chunks * ROWS)) * ROWS
-    for task in prange(chunks * groups):
-        first, top = task % groups * _WIDE, task // groups * tall
-        panels = min(_WIDE, len(words) - first)
+    steps = words.shape[2] // WIDTH
+    for task in prange(-(-m // tall)):
+        bottom = min((task + 1) * tall, m)
         sums = np.empty((ROWS, _WIDE * WIDTH), np.int32)
-        for i in range(top, min(top + tall, m), ROWS):
-            rows = min(ROWS, m - i)
-            for p in range(panels):
-                panel, tile = np.int64(words[first + p].ctypes.data), np.int64(sums[0, p * WIDTH :].ctypes.data)
-                simd.dense_halves(np.int64(x[i:].ctypes.data), 2 * x.shape[1], rows, panel, steps, tile, sums.strides[0])
-            _finish(sums, rows, min(panels * WIDTH, n - first * WIDTH), out, i, first * WIDTH, channels, limits)
+        for first in range(0, len(words), _WIDE):
+            left, panels = first * WIDTH, min(_WIDE, len(words) - first)
+            for i in range(task * tall, bottom, ROWS):
+                rows, lines = min(ROWS, bottom - i), np.int64(x[i:].ctypes.data)
+                for p in range(panels):
+                    codes, tile = np.int64(words[first + p].ctypes.data), np.int64(sums[0, p * WIDTH :].ctypes.data)
+                    simd.dense_halves(lines, 2 * x.shape[1], rows, codes, steps, tile, sums.strides[0])
+                _finish(sums, rows, min(panels * WIDTH, n - left), out, i, left, channels, limits)
