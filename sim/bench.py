@@ -92,7 +92,7 @@ class Case:
     fresh : bool
         Reset before the case.
     place : callable, optional
-        From an output port and the position of a payload in it to words for the report, such as ``layer conv1, tile 3``.
+        From a port (or none, ``""``) and the position of a payload in it to words for the report, such as ``layer conv1, tile 3``.
     """
 
     label: str
@@ -300,7 +300,8 @@ class Bench:
         cycle, port = min(wrong, key=lambda entry: entry[0])
         if later is None or cycle < later.cycle:
             signal = f"{port.name}.{'ready' if port in self.streams_in else 'valid'}"
-            raise Mismatch(cycle, signal, int(predicted[port.name][cycle]), int(port.shown[cycle])) from None
+            passed = sum(driven and shown for driven, shown in zip(port.driven[:cycle], port.shown[:cycle], strict=True))
+            raise Mismatch(cycle, signal, int(predicted[port.name][cycle]), int(port.shown[cycle]), port.name, passed) from None
 
 
 @cocotb.test()
@@ -336,7 +337,7 @@ async def cases(dut: Any) -> None:
                 report["mismatch"] = {
                     "case": index,
                     "label": case.label,
-                    "place": case.place(found.port, found.position) if case.place and found.port else "",
+                    "place": case.place(found.port, found.position) if case.place else "",
                     "cycle": found.cycle,
                     "signal": found.signal,
                     "expected": str(found.expected),

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from accel.config import AcceleratorConfig
 from accel.engine import simulate
-from accel.errors import MismatchError
+from accel.errors import MismatchError, RangeError
 from accel.graph.network import Network, Window
 from accel.isa import Reduce
 from accel.schedule.lower import Layer, Product, Reduction, Requantisation, lower, operands, passes
@@ -72,10 +72,15 @@ def cosim_network(
 
     Raises
     ------
+    RangeError
+        If `inputs` hold more than one sample.
     MismatchError
         At the first difference.
     """
     result = simulate(network, config, inputs, pattern=pattern, keep=True)
+    samples = len(result.tensors[network.inputs[0].tensor])
+    if samples != 1:
+        raise RangeError(f"inputs must hold one sample, not {samples}")
     layers = [layer for layer in lower(network, config, pattern=pattern) if layer.jobs]
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch, "program.npz")

@@ -150,7 +150,7 @@ def _case(
         outputs={"o": outputs},
         predict=predict,
         cycles=cycles,
-        place=_place(where, moves),
+        place=_place(config, where, moves),
     )
 
 
@@ -168,16 +168,27 @@ def _ports(config: AcceleratorConfig, moves: CoreTransfers) -> tuple[dict[str, l
     return inputs, lambda driven: core_trace(config, tiles, ends, heads, moves.vectors, moves.posts, driven)
 
 
-def _place(where: str, moves: CoreTransfers) -> Callable[[str, int], str]:
-    """Say to which tile and which rows and channels an emitted row belongs."""
-    cols = moves.x.shape[1]
-    ends = np.cumsum([(rows.stop - rows.start) * (at.stop - at.start) // cols for _, rows, at in moves.blocks])
+def _place(config: AcceleratorConfig, where: str, moves: CoreTransfers) -> Callable[[str, int], str]:
+    """Say to which tile a payload of a port belongs, and to which rows and channels an emitted one."""
+    sizes = [(rows.stop - rows.start) * (at.stop - at.start) // config.cols for _, rows, at in moves.blocks]
+    emits = list(range(len(moves.blocks)))  # tile of each block
+    counts = {"o": sizes, "x": [job.rows * job.window for job in moves.vectors]}
+    if array := moves.array:
+        emits = [i for i, tile in enumerate(array.tiles) if tile.last]
+        stationary = [tile.dataflow is Dataflow.WS for tile in array.tiles]
+        pairs = [tile.rows if ws else tile.steps * config.add_stages for tile, ws in zip(array.tiles, stationary, strict=True)]
+        bundles = np.add.reduceat(array.heads, np.cumsum([0, *pairs[:-1]]), dtype=int)
+        held = [tile.steps if ws else n for tile, ws, n in zip(array.tiles, stationary, bundles, strict=True)]
+        beats = np.diff(np.flatnonzero(array.ends)[np.cumsum(held) - 1], prepend=-1)
+        counts |= {"tile": [1] * len(array.tiles), "north": pairs, "west": beats.tolist()}
 
     def place(port: str, position: int) -> str:
-        if port != "o" or position >= ends[-1]:
-            return where
-        tile = int(np.searchsorted(ends, position, "right"))
+        if position >= sum(counts.get(port, ())):
+            return where.rstrip(", ")
+        tile = int(np.searchsorted(np.cumsum(counts[port]), position, "right"))
+        if port != "o":
+            return f"{where}tile {tile}"
         _, rows, at = moves.blocks[tile]
-        return f"{where}tile {tile}, rows {rows.start}..{rows.stop - 1}, channels {at.start}..{at.stop - 1}"
+        return f"{where}tile {emits[tile]}, rows {rows.start}..{rows.stop - 1}, channels {at.start}..{at.stop - 1}"
 
     return place

@@ -76,9 +76,9 @@ def test_golden_rejects_what_its_blocks_reject(x, post, message):
         core(CONFIG, Product(x, ones, 0 * ones), post, PARAMS)
 
 
-def spent(config: AcceleratorConfig, cycles: int, likely: float = 1.0, **given: Any) -> int:
+def spent(config: AcceleratorConfig, cycles: int, likely: float = 1.0, **streams: Any) -> int:
     """Play the core's recurrence, every neighbour ready in a cycle with the given probability; return first input to last result."""
-    jobs: dict[str, Any] = {"tiles": [], "ends": [], "heads": [], "vectors": [], "posts": []} | given
+    jobs: dict[str, Any] = {"tiles": [], "ends": [], "heads": [], "vectors": [], "posts": []} | streams
     counts = dict(zip(("tile", "west", "north", "reduce", "post"), map(len, jobs.values()), strict=True))
     counts["x"] = sum(job.rows * job.window for job in jobs["vectors"])
     rng = np.random.default_rng(0)
@@ -140,8 +140,8 @@ def test_reductions_take_their_cycles(shapes):
 def test_array_and_vector_unit_take_turns():
     """The post-processor takes rows in the order of its jobs: the other unit holds what it has until then."""
     tile, job = Tile(dataflow=Dataflow.WS, steps=5, rows=2), Vector(reduce=Reduce.MAX, rows=4, window=1)
-    given: dict[str, Any] = {"tiles": [tile], "ends": [True] * 5, "heads": [True] * 2, "vectors": [job]}
+    streams: dict[str, Any] = {"tiles": [tile], "ends": [True] * 5, "heads": [True] * 2, "vectors": [job]}
     turns = [*posts(Source.VECTOR, [2]), *posts(Source.ARRAY, [5]), *posts(Source.VECTOR, [2])]
     array, vector = timing.core(CONFIG, [Job(tile, Feed(1))]).total, timing.core_vector(CONFIG, [job])
-    both = spent(CONFIG, 200, **given, posts=turns)
+    both = spent(CONFIG, 200, **streams, posts=turns)
     assert both == array + 2 > vector

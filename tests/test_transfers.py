@@ -77,9 +77,10 @@ def test_naive_array_finds_the_golden_sums(plan, seed, chunks, acc_bits, overflo
     placed = list(plan.placed())
     moves = product_transfers(config, product(plan, codes), x, placed)
     assert moves.array is not None
-    array = moves.array
-    if chunks and plan.dataflow is Dataflow.OS:
-        array = array_transfers(config, chunked(placed, plan.cut), plan.cut, x, codes)
+    pieces = chunked(placed, plan.cut) if chunks and plan.dataflow is Dataflow.OS else placed
+    array = array_transfers(config, pieces, plan.cut, x, codes)
+    for name in ("west", "ends", "values", "indices", "heads"):
+        np.testing.assert_array_equal(getattr(array, name), getattr(moves.array, name))
     acc, flags = stce(config, x, *codes)
     rows = emitted(config, array)
     assert [[sum for sum, _ in row] for row in rows] == moves.emitted([acc], [0]).tolist()
