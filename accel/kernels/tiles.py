@@ -116,7 +116,7 @@ def multiply(x: Integers, panels: Panels, to: Prepared) -> None:
         halves = _padded(x, 2)
         _halves(halves, panels.words, _tall(len(x), halves.strides[0]), out, channels, limits)
         return
-    stride = -(-x.shape[1] // WINDOW) * WINDOW
+    stride = max(1, -(-x.shape[1] // WINDOW)) * WINDOW
     channels = channels.copy()
     channels[0] += panels.columns
     tall = _tall(len(x), panels.digits**2 * stride)
