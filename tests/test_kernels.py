@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from accel.kernels import simd, tiles
 from accel.kernels.gemm import ROUTES, SEQUENTIAL, Weights, gemm, routes
 from accel.kernels.requantise import Requantisation, lane, narrowest, requantise
 from accel.sparsity import Pattern, decode, encode
+from reports.bench import kernels
 
 SETTINGS = settings(deadline=None, max_examples=300)
 
@@ -292,3 +294,12 @@ def test_portable_kernels_compile_for_a_plain_processor():
     env = os.environ | {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": "", "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], env=env, capture_output=True, text=True, check=True)
     assert set(done.stdout.strip().split("|")) == {"dense halves", "float64", "lanes of 32 bits", "lanes of 64 bits", SEQUENTIAL}
+
+
+def test_the_benchmark_agrees_with_its_peers(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["kernels", "--rounds", "1", "--size", "32", "--out", str(tmp_path)])
+    monkeypatch.setattr(kernels, "REST", 0)
+    kernels.main()
+    results = json.loads((tmp_path / "kernels.json").read_text())["results"]
+    assert all(row["best_ms"] > 0 for result in results for row in result["contenders"])
+    assert capsys.readouterr().out.strip() == (tmp_path / "kernels.md").read_text().strip()

@@ -16,6 +16,7 @@ from numpy.typing import DTypeLike, NDArray
 from accel.config import AcceleratorConfig
 from accel.errors import RangeError
 from accel.formats import FixedFormat
+from accel.jit import kernel
 from accel.kernels import lanes, simd, tiles
 from accel.kernels.requantise import Integers, Prepared, Requantisation, _requantise_all, lane, narrowest, prepare
 
@@ -76,9 +77,11 @@ class Weights:
         return self._values, self._positions
 
     @cached_property
-    def sums(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Of each output channel, the sum of its positive and of its negative weights."""
-        return np.maximum(self._values, 0).sum(axis=1, dtype=np.float64), np.minimum(self._values, 0).sum(axis=1, dtype=np.float64)
+    def sums(self) -> NDArray[np.int64]:
+        """Of each output channel, the sum of its positive and of its negative weights; shape (2, n)."""
+        sums = np.zeros((2, self.n), np.int64)
+        _sums(self._values, *sums)
+        return sums
 
     @cached_property
     def norms(self) -> NDArray[np.float64]:
@@ -269,7 +272,7 @@ def _case(
     """
     lo, hi = min(ends[0], 0), max(ends[1], 0)
     plus, minus = weights.sums
-    reach = np.maximum(plus * hi + minus * lo, -plus * lo - minus * hi)
+    reach = np.maximum(plus * float(hi) + minus * float(lo), -plus * float(lo) - minus * float(hi))
     start = 0 if acc is None else max(-int(acc.min()), int(acc.max()))
     limit = (config.acc.hi + 1) / _SLACK
     narrow = np.ascontiguousarray(x, narrowest(*ends))
@@ -294,6 +297,16 @@ def _sequential(
     lanes.accumulate(case.x, values, positions, sums, part, config.acc, config.on_overflow)
     flags[:, columns] = part
     return sums
+
+
+@kernel
+def _sums(values, plus, minus):
+    for j in range(len(values)):
+        line, up, down = values[j], np.int64(0), np.int64(0)
+        for s in range(line.size):
+            up += max(line[s], 0)
+            down += min(line[s], 0)
+        plus[j], minus[j] = up, down
 
 
 def _check(

@@ -82,13 +82,10 @@ def sparse_steps(w: Integers) -> NDArray[np.int64]:
     ----------
     w : integers, shape (n, k)
     """
-    n, k = w.shape
-    padded = np.zeros((n, -(-k // WINDOW) * WINDOW), np.bool_)
-    padded[:, :k] = w != 0
-    most = padded.reshape(n, -1, WINDOW).sum(axis=2).max(axis=0, initial=0)
-    most[:1] = np.maximum(most[:1], 1)  # at least one step, if only of zeros
-    steps: NDArray[np.int64] = -(-most // 4)
-    return steps
+    most = np.zeros(-(-w.shape[1] // WINDOW), np.int64)
+    most[:1] = 1  # at least one step, if only of zeros
+    _most(w, most)
+    return -(-most // 4)
 
 
 def dense_halves(w: NDArray[np.int16]) -> Panels:
@@ -163,6 +160,17 @@ def _words(tables: list[NDArray[np.generic]], together: int) -> NDArray[np.int32
     ordered = aligned.reshape(panels, len(tables) // together, steps, together, WIDTH)
     ordered[...] = padded.reshape(len(tables) // together, together, panels, WIDTH, steps).transpose(2, 0, 4, 1, 3)
     return aligned.reshape(panels, len(tables) // together, -1)
+
+
+@kernel
+def _most(w, most):
+    """Kernel: raise `most` to the most non-zero weights that any row has in each window."""
+    for j in range(len(w)):
+        for window in range(most.size):
+            count = 0
+            for s in range(window * WINDOW, min((window + 1) * WINDOW, w.shape[1])):
+                count += w[j, s] != 0
+            most[window] = max(most[window], count)
 
 
 @kernel

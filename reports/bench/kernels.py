@@ -30,7 +30,7 @@ from accel.kernels.gemm import SEQUENTIAL, Weights, gemm, routes
 from accel.kernels.requantise import Requantisation
 from accel.sparsity import Pattern, prune
 
-REST = 0.05  # between turns: threads of every library stop spinning well before [s]
+REST = 0.2  # between turns [s]: OpenBLAS's idle threads keep a core busy for 2**28 cycles, longest of all
 INT8 = AcceleratorConfig(name="int8", act_bits=8, weight_bits=8, acc_bits=32)
 INT16 = presets.load("sat-vcu1525")
 NARROW = AcceleratorConfig(name="narrow", act_bits=8, weight_bits=8, acc_bits=14)
