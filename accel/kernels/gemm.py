@@ -20,8 +20,8 @@ from accel.jit import kernel
 from accel.kernels import lanes, simd, tiles
 from accel.kernels.requantise import Integers, Prepared, Requantisation, _requantise_all, lane, narrowest, prepare
 
-_INT32, _FLOAT64, _INT64 = 2.0**31, 2.0**53, 2.0**63  # bounds below which integers are exact
-_SLACK = 1 + 2.0**-40  # more than what rounding takes from a bound computed in float64
+_INT32, _FLOAT64, _INT64 = 2.0**31, 2.0**53, 2.0**62  # bounds below which integers are exact, and in int64 a bias may be added
+_SLACK = 1 + 2.0**-20  # far more than rounding takes from a bound computed in float64
 
 
 class Weights:
@@ -30,7 +30,7 @@ class Weights:
     Parameters
     ----------
     values : integers, shape (n, k), or (n, pairs) with `positions`
-        Weights in the order in which they are accumulated [weight LSBs].
+        Weights in the order in which they are accumulated [weight LSBs]; not to be changed afterwards.
     positions : int64, shape (n, pairs), optional
         Element of the reduction that each value belongs to, ascending; without it every element has its value.
     k : int, optional
@@ -224,19 +224,17 @@ def gemm(
         raise RangeError(f"route must be one of {', '.join(names)} here, not {route!r}")
     name = route or names[0]
     if name == SEQUENTIAL:
-        risky[:] = True
-    elif acc is None:
+        _requantise_all(_sequential(config, case, np.arange(n), acc, flags), *to)
+    elif acc is None and not risky.any():
         ROUTES[name].run(case, to)
     else:
         plain = Prepared(np.empty((m, n), np.int64), np.zeros((1, n), np.int64), np.empty(0, np.int64))
         ROUTES[name].run(case, plain)
-        _requantise_all(plain.out + acc, *to)
-    if risky.any():
-        columns = np.flatnonzero(risky)
-        sums = _sequential(config, case, columns, acc, flags)
-        part = to._replace(out=np.empty(sums.shape, to.out.dtype), channels=np.ascontiguousarray(to.channels[:, columns]))
-        _requantise_all(sums, *part)
-        to.out[:, columns] = part.out
+        sums = plain.out if acc is None else plain.out + acc
+        if risky.any():
+            columns = np.flatnonzero(risky)
+            sums[:, columns] = _sequential(config, case, columns, acc, flags)
+        _requantise_all(sums, *to)
     return Product(to.out, flags)
 
 

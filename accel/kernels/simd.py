@@ -7,16 +7,14 @@ word of 32 bits, four octets or two halves, of each row and each column.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import llvmlite.binding
-import numba
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-settings: Any = numba.config  # its names are made from the environment, so type checkers do not see them
+from accel.jit import settings
 
 ROWS, WIDTH = 8, 32  # half of the 32 registers of AVX-512 hold sums, the others operands
 LANES = 16  # words of a 512-bit register; narrower machines take several registers for one
