@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -110,14 +111,14 @@ def test_rejects(name, value, message):
 
 @st.composite
 def tiles(draw: st.DrawFn, /, config: AcceleratorConfig, flow: Dataflow, **fields: Any) -> list[Work]:
-    """Draw a tile of either dataflow; an output-stationary one perhaps in chunks of k."""
+    """Draw a tile of either dataflow; an output-stationary one perhaps in chunks of k, often so short that the drain holds it up."""
     rows, beats = draw(st.integers(1, config.rows)), st.integers(1, config.beats)
     if flow is Dataflow.WS:
         steps, first, last = draw(st.integers(1, 8)), draw(st.booleans()), draw(st.booleans())
         tile: dict[str, Any] = {"steps": steps, "rows": rows, "first": first, "last": last} | fields
         return [Work(Tile(dataflow=flow, **tile), ((1, draw(beats)),))]
-    bundle = st.tuples(st.integers(1, config.bundle), beats)
-    chunks = draw(st.lists(st.lists(bundle, min_size=1, max_size=3), min_size=1, max_size=3))
+    bundle = st.tuples(st.sampled_from([1, 1, 2, config.bundle]), beats)
+    chunks = draw(st.lists(st.lists(bundle, min_size=1, max_size=2), min_size=1, max_size=2))
     return [
         Work(Tile(dataflow=flow, steps=sum(pairs for pairs, _ in chunk), rows=rows, first=not i, last=chunk is chunks[-1]), tuple(chunk))
         for i, chunk in enumerate(chunks)
@@ -139,8 +140,7 @@ def chains(draw: st.DrawFn) -> tuple[AcceleratorConfig, list[Work]]:
     for _ in range(draw(st.integers(1, 3))):
         passes, group, steps = draw(st.integers(1, 4)), draw(st.integers(1, 3)), draw(st.integers(1, 8))
         for i in range(passes):
-            for _ in range(group):
-                works += draw(tiles(config, Dataflow.WS, steps=steps, first=i == 0, last=i == passes - 1))
+            works += draw(tiles(config, Dataflow.WS, steps=steps, first=i == 0, last=i == passes - 1)) * group
             if draw(st.booleans()):
                 works += draw(tiles(config, Dataflow.OS))
     return config, works
@@ -198,13 +198,30 @@ def test_loops_equal_their_tiles(case, data):
     assert timing.stce(config, program) == timing.stce(config, flat(program))
 
 
-@settings(max_examples=50)
-@given(chains(), st.integers(1, 12))
-def test_loops_carry_partial_sums(case, count):
+@settings(max_examples=100)
+@given(chains(), st.integers(1, 12), st.data())
+def test_loops_carry_partial_sums(case, count, data):
+    """Over equal tiles in a row, whose partial sums are still under way, and over whole chains."""
     config, works = case
-    jobs = [work.job(config) for work in works]
-    program = [Loop(count, tuple(jobs)), *jobs]
+    rolled: list[Job | Loop] = []
+    for job, equal in groupby(work.job(config) for work in works):
+        jobs = list(equal)
+        rolled += [Loop(len(jobs), (job,))] if data.draw(st.booleans()) else jobs
+    program = [*rolled, Loop(count, tuple(rolled)), *rolled]
     assert timing.stce(config, program, timing.depth(config)) == timing.stce(config, flat(program), timing.depth(config))
+
+
+@pytest.mark.parametrize("stages", [1, 2])
+@pytest.mark.parametrize("flow", Dataflow)
+def test_loop_over_any_small_tile(flow, stages):
+    """A tile in the shadow of another kind of tile, and then of its equals."""
+    config = AcceleratorConfig(add_stages=stages, bundle=4, port=1)
+    before = Job(Tile(dataflow=Dataflow.OS, steps=2, rows=4), Feed(1, 0, 2))
+    for steps, rows, beats in np.ndindex(4, 4, 4):
+        tile = Tile(dataflow=flow, steps=steps + 1, rows=rows + 1)
+        job = Job(tile, Feed(beats + 1, 0, steps + 1 if flow is Dataflow.OS else 1))
+        program: list[Job | Loop] = [before, Loop(5, (job,)), before]
+        assert timing.stce(config, program) == timing.stce(config, flat(program))
 
 
 @pytest.mark.parametrize("stages", [1, 3])

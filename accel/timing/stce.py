@@ -121,9 +121,7 @@ class _Clock:
     done: int = START - 1  # last issue
     loads: int = START - 1  # earliest cycle in which stationary pairs may enter
     loaded: int = -1  # issue that took the last bundle
-    drain_os: int = 0  # earliest last pair of the next output-stationary tile
-    drain_ws: int = 0  # earliest step of the next weight-stationary tile
-    slot: int = 0  # last slot given out
+    slot: int = 0  # last slot given out: a weight-stationary step comes behind it, an output-stationary last pair among the last A
     counts: Cycles = field(default_factory=lambda: Cycles(fill=START))
     psums: deque[NDArray[np.int64]] = field(default_factory=deque)
 
@@ -146,7 +144,7 @@ class _Clock:
             if state is not None and state == last:
                 left = loop.count - 1 - i
                 shift = left * (self.done - before)
-                for name in ("done", "loads", "loaded", "drain_os", "drain_ws", "slot"):
+                for name in ("done", "loads", "loaded", "slot"):
                     setattr(self, name, getattr(self, name) + shift)
                 for name, was in zip(("issued", "fill", "drain", "port"), counts, strict=True):
                     now = getattr(self.counts, name)
@@ -161,8 +159,6 @@ class _Clock:
         return (
             max(self.loads - self.done, -config.rows),
             max(self.loaded - self.done, -config.beats),
-            max(self.drain_os - self.done, 0),
-            max(self.drain_ws - self.done, 0),
             self.slot - self.done,
         )
 
@@ -171,7 +167,7 @@ class _Clock:
         start = max(self.done + 1, self.loaded + feed.beats)
         last_load = start + feed.span
         pair = last_load + hop * (feed.final - 1)
-        drained = max(pair, self.drain_os) if tile.last else pair
+        drained = max(pair, self.slot - hop + 1) if tile.last else pair
         counts.issued += hop * tile.steps
         counts.port += pair + hop - 1 - self.done - hop * tile.steps
         counts.drain += drained - pair
@@ -179,8 +175,6 @@ class _Clock:
         self.done = drained + hop - 1
         self.loads = self.done + 1
         if tile.last:
-            self.drain_os = self.done + hop * (tile.rows - 1) + 1
-            self.drain_ws = self.drain_os + hop
             self.slot = self.done + hop * tile.rows
 
     def _ws(self, tile: Tile, feed: Feed) -> None:
@@ -189,7 +183,7 @@ class _Clock:
         if not tile.first and self.feedback:
             free += self.psums.popleft()
         filled = max(self.loads + tile.rows, self.done + 1, int(free[0]))
-        drained = max(filled, self.drain_ws)
+        drained = max(filled, self.slot + 1)
         start = max(drained, self.loaded + feed.beats)
         counts.fill += filled - (self.done + 1)
         counts.drain += drained - filled
