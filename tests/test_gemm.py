@@ -35,7 +35,7 @@ def bundles(plan: GemmSchedule) -> list[tuple[int, int]]:
     """Return the (pairs, elements) of each bundle, found by walking the groups of every tap."""
     pattern = plan.gemm.pattern
     group = plan.config.bundle if pattern.dense else pattern.m
-    most = plan.config.bundle // group * group if plan.config.bundle % group == 0 else group
+    most = group if plan.config.bundle % group else plan.config.bundle
     kept = group if pattern.dense else pattern.n
     found: list[tuple[int, int]] = []
     for _ in range(plan.gemm.taps):
