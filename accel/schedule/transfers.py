@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from accel.config import AcceleratorConfig
 from accel.errors import RangeError
-from accel.isa import Dataflow, Post, Source, Tile, Vector
+from accel.isa import ROW_BITS, Dataflow, Post, Source, Tile, Vector
 from accel.schedule.gemm import Placed, reduction
 from accel.schedule.lower import Product, Reduction
 from accel.sparsity import Bundles, Codes
@@ -232,7 +232,7 @@ def _posts(
         post = jobs[job].post
         assert post is not None
         count, base = (rows.stop - rows.start) * groups, int(starts[job] + at.start) // cols
-        if posts and posts[-1].base == base:
+        if posts and posts[-1].base == base and posts[-1].rows + count < 1 << ROW_BITS:
             count += posts.pop().rows
         posts.append(post.instruction(source, count, base, groups))
     tables = [
