@@ -164,6 +164,7 @@ def test_external_data_stays_in_the_folder(tmp_path, location):
     ("entries", "message"),
     [
         ({"location": "other.bin"}, "must be a file, not 'other.bin'"),
+        ({"location": "a\0b"}, r"must be a file, not 'a\x00b'"),
         ({"location": "weights.bin", "offset": "x"}, "must have an integer offset and length: invalid literal for int() with base 10: 'x'"),
         ({"location": "weights.bin", "offset": "4", "length": "13"}, "must lie inside 'weights.bin' (16 bytes), not at bytes 4 to 17"),
         ({"location": "weights.bin", "offset": "-1", "length": "12"}, "must lie inside 'weights.bin' (16 bytes), not at bytes -1 to 11"),
@@ -226,6 +227,20 @@ def test_cycles_and_order_are_refused():
     model.nodes.append(helper.make_node("Relu", ["a"], ["b"], name="second"))
     model.output("b")
     refused(model, "inputs of node 'first' (Add) must be written before it, without a cycle, not 'b'")
+
+
+def test_names_are_text():
+    proto = linear().proto
+    name = proto.graph.node[-1].output[0].encode()
+    data = proto.SerializeToString().replace(name, b"\xff" * len(name))
+    with pytest.raises(NetworkError, match=r"^names in the graph must be UTF-8 text, not b'\\xff"):
+        network(onnx.load_model_from_string(data), "model")
+
+
+@pytest.mark.parametrize("path", [None, 3, b"digits-cnn"])
+def test_load_refuses_what_is_not_a_path(path):
+    with pytest.raises(NetworkError, match=f"^network must be a path or one of digits-cnn, not {path!r}$"):
+        accel.load(path)
 
 
 def test_names_are_written_once():

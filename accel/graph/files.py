@@ -43,6 +43,8 @@ def load(path: str | os.PathLike[str]) -> Network:
         If the file cannot be read, is not a whole and valid ONNX model, or holds something that is not supported. The message names the
         file, and the node if there is one.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise NetworkError(f"network must be a path or one of {', '.join(builtin())}, not {path!r}")
     file = builtin().get(str(path), Path(path))
     try:
         model = _model(file)
@@ -81,9 +83,9 @@ def _embed(model: onnx.ModelProto, folder: Path) -> None:
         if tensor.data_location != onnx.TensorProto.EXTERNAL:
             continue
         entries = {entry.key: entry.value for entry in tensor.external_data}
-        location = entries.get("location", "")
+        location = str(entries.get("location", ""))
         inside = folder.resolve()
-        file = (inside / location).resolve()
+        file = inside if "\0" in location else (inside / location).resolve()  # no file can have that name
         if not location or not file.is_relative_to(inside):
             raise NetworkError(f"external data of {tensor.name!r} must lie in the model's folder, not at {location!r}")
         if not file.is_file():

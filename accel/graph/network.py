@@ -139,7 +139,9 @@ class Tensor:
         RangeError
             If the shape is wrong or a value is not a number.
         """
-        return self.from_onnx(quantise(np.asarray(reals, np.float32), self.scale, self.zero_point, self.format) + self.offset)
+        with np.errstate(over="ignore"):  # beyond float32 lies infinity, which saturates like what lies just within
+            narrow = np.asarray(reals, np.float32)
+        return self.from_onnx(quantise(narrow, self.scale, self.zero_point, self.format) + self.offset)
 
     def dequantise(self, values: NDArray[np.int64]) -> NDArray[np.float64]:
         """Real values of our integers, shape (batch, *shape), in ONNX's order."""

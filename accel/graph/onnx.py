@@ -602,6 +602,10 @@ def network(model: onnx.ModelProto, name: str) -> Network:
 
 def _needed(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
     """Nodes that the outputs depend on, in their order, each reading what is written before."""
+    labels = [text for node in graph.node for text in (node.name, node.op_type, node.domain, *node.input, *node.output)]
+    for name in [*labels, *(value.name for value in (*graph.initializer, *graph.input, *graph.output))]:
+        if not isinstance(name, str):  # what protobuf gives for bytes that are no text
+            raise NetworkError(f"names in the graph must be UTF-8 text, not {name!r}")
     written = {tensor.name for tensor in graph.initializer} | {given.name for given in graph.input}
     for node in graph.node:
         label = f"node {node.name or ', '.join(node.output)!r} ({node.op_type})"
