@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import reprlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -77,6 +78,8 @@ def simulate(
     RangeError
         If another argument breaks its rule.
     """
+    if not isinstance(network, Network):
+        raise RangeError(f"network must be a Network, as accel.load gives, not {reprlib.repr(network)}")
     config = config if isinstance(config, AcceleratorConfig) else presets.load(config)
     if type(batch) is not int or not 1 <= batch < 1 << ROW_BITS:
         raise RangeError(f"batch must be an int in [1, {(1 << ROW_BITS) - 1}], not {batch!r}")
@@ -192,8 +195,10 @@ class _Values(NamedTuple):
 
 
 def _pattern(pattern: Pattern | str | None, config: AcceleratorConfig) -> Pattern | None:
-    if not isinstance(pattern, str):
+    if pattern is None or isinstance(pattern, Pattern):
         return pattern
+    if not isinstance(pattern, str):
+        raise RangeError(f"pattern must be a Pattern or N:M such as '2:8', not {pattern!r}")
     return dense(config) if pattern == "dense" else Pattern.parse(pattern)
 
 
@@ -206,7 +211,10 @@ def _samples(network: Network, inputs: Mapping[str, ArrayLike] | ArrayLike, batc
     samples = {}
     for port in network.inputs:
         tensor = network.tensors[port.tensor]
-        array = np.asarray(given[port.name])
+        try:
+            array = np.asarray(given[port.name])
+        except ValueError:
+            raise RangeError(f"{port.name} must be an array, not lists of different lengths") from None
         if array.dtype.kind not in ("iuf" if port.real else "iu"):
             raise RangeError(f"{port.name} must be {'real numbers' if port.real else 'integers'}, not {array.dtype}")
         if array.shape[1:] != tensor.onnx_shape or array.ndim != len(tensor.onnx_shape) + 1:

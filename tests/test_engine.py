@@ -274,6 +274,7 @@ def test_rejects_batch(batch):
         (np.zeros((0, 2), int), r"inputs must all hold the same multiple of batch \(2\) samples, not 0"),
         ([[1.5, 2.0]], "x must be integers, not float64"),
         ([[1, 2, 3]], r"x must be of shape \(samples, 2\), not \(1, 3\)"),
+        ([[1, 2], [3]], "x must be an array, not lists of different lengths"),
         ([1, 2], r"x must be of shape \(samples, 2\), not \(2,\)"),
         ([[128, 0]], r"x must be in \[-128, 127\], not 0..128"),
     ],
@@ -302,12 +303,31 @@ def test_rejects_real_inputs(image, message):
     ("pattern", "message"),
     [
         ("2/8", "pattern must be N:M such as 2:8, not '2/8'"),
+        ((2, 8), r"pattern must be a Pattern or N:M such as '2:8', not \(2, 8\)"),
         ("4:2", r"n must be an int in \[1, 2\], not 4"),
     ],
 )
 def test_rejects_pattern(pattern, message):
     with pytest.raises(RangeError, match=f"^{message}$"):
         simulate(layer(), TINY, pattern=pattern)
+
+
+@pytest.mark.parametrize("network", [None, "model.onnx"])
+def test_rejects_what_is_not_a_network(network):
+    with pytest.raises(RangeError, match=f"^network must be a Network, as accel.load gives, not {network!r}$"):
+        simulate(network, TINY)
+
+
+@pytest.mark.parametrize("config", [None, 4, b"tiny"])
+def test_rejects_what_is_not_a_configuration(config):
+    with pytest.raises(ConfigError, match=f"^config must be one of .* or the path of a YAML file, not {config!r}$"):
+        simulate(layer(), config)
+
+
+def test_reals_beyond_float32_saturate():
+    real = dataclasses.replace(layer(), inputs=(Port("image", "x", True),))
+    huge, most = (simulate(real, TINY, [[value, -value]], keep=True).tensors["x"].tolist() for value in (1e300, 1e30))
+    assert huge == most
 
 
 def test_rejects_pattern_wider_than_the_bundle():

@@ -16,6 +16,7 @@ from accel.errors import ConfigError
 
 _FILE_LIMIT = 65536  # our choice: a configuration is about 1 kB; more is not one
 _SCALARS = {f"tag:yaml.org,2002:{tag}" for tag in ("int", "float", "bool", "null", "str")}
+_COLLECTIONS: dict[type, str] = {yaml.SequenceNode: "a list", yaml.MappingNode: "a mapping"}
 _FIELDS = {field.name: field for field in dataclasses.fields(AcceleratorConfig)}
 
 
@@ -43,6 +44,8 @@ def load(name_or_path: str | Path) -> AcceleratorConfig:
     """
     if name_or_path in names():
         return parse((_shipped() / f"{name_or_path}.yaml").read_text(encoding="utf-8"), f"{name_or_path}.yaml")
+    if not isinstance(name_or_path, str | Path):
+        raise ConfigError(f"config must be one of {', '.join(names())} or the path of a YAML file, not {name_or_path!r}")
     path = Path(name_or_path)
     try:
         with path.open("rb") as file:
@@ -82,7 +85,8 @@ def parse(text: str, source: str) -> AcceleratorConfig:
                 raise ValueError
             value = loader.construct_object(node)
         except (yaml.YAMLError, ValueError, ArithmeticError):  # a tag that its text does not fit
-            raise ConfigError(f"{source}:{line}: {name} must be a plain number or string, not {_short(node.value)}") from None
+            found = _COLLECTIONS.get(type(node)) or _short(node.value)
+            raise ConfigError(f"{source}:{line}: {name} must be a plain number or string, not {found}") from None
         if type(value) is float and value.is_integer() and _FIELDS[name].type == "int":  # JSON Schema: 4.0 is an integer
             value = int(value)
         values[name], lines[name] = value, line

@@ -406,7 +406,8 @@ def passes(config: AcceleratorConfig, layer: Layer) -> list[list[Product | Reduc
 
 def requantisation(config: AcceleratorConfig, operator: Arithmetic, bias: ArrayLike, factor: ArrayLike) -> Requantisation:
     """Turn the real factor of each channel, or one for all, into a multiplier and a shift."""
-    whole = np.asarray(bias).astype(np.int64)
+    with np.errstate(invalid="ignore"):  # what exceeds int64 comes out as its end, which is refused
+        whole = np.asarray(bias).astype(np.int64)
     if not config.acc.lo <= whole.min() <= whole.max() <= config.acc.hi:
         raise NetworkError(f"bias of {operator.name} must fit acc_bits ({config.acc_bits}), not be {whole.min()}..{whole.max()}")
     try:
