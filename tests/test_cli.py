@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -113,17 +114,58 @@ def test_npy_input(capsys, model, inputs, tmp_path):
             r"inputs must be a readable .npz or .npy file, not 'gone.npz' \(No such file or directory\)",
         ),
         (["simulate", "MODEL", "--inputs", "MODEL"], "inputs must be a .npz or .npy file of numbers, not '.*' .*"),
+        (["simulate", "MODEL", "--out", "MODEL"], r"output must be a folder that can be written, not '.*small.onnx' \(File exists\)"),
+        (["run", "--out", "MODEL"], r"output must be a folder that can be written, not '.*small.onnx' \(File exists\)"),
+        (["verilog", "lfsr", "-o", "MODEL/x.v"], r"output must be a folder that can be written, not '.*small.onnx' \(File exists\)"),
+        (["cosim", "--waves", "--out", "MODEL"], r"output must be a folder that can be written, not '.*small.onnx' \(File exists\)"),
         (["verilog", "nothing"], "block must be one of uspe, .*, not 'nothing'"),
         (["cosim", "nothing"], "block must be one of uspe, .*, not 'nothing'"),
+        (["cosim", "lfsr", "nothing"], "block must be one of uspe, .*, not 'nothing'"),
+        (["cosim", "--network", "MODEL", "--seed", "-1"], "seed must be 0 or more, not -1"),
         (["cosim", "lfsr", "--simulator", "vcs"], "simulator must be one of icarus, verilator, not 'vcs'"),
         (["cosim", "lfsr", "--network", "MODEL"], "network must be given without blocks, not with lfsr"),
         (["cosim", "lfsr", "--cases", "0"], "cases must be 1 or more, not 0"),
     ],
 )
-def test_a_mistake_is_one_line(capsys, model, arguments, message):
-    code, out, err = run(capsys, *(model if a == "MODEL" else a for a in arguments))
+def test_a_mistake_is_one_line(capsys, monkeypatch, model, arguments, message):
+    monkeypatch.setattr(harness, "check_tools", lambda simulator: None)
+    code, out, err = run(capsys, *(a.replace("MODEL", str(model)) for a in arguments))
     assert (code, out) == (2, "")
     assert re.fullmatch(f"accel: error: {message}", err.splitlines()[-1])
+
+
+def damaged(file, kind):
+    """Write a file of inputs of which numpy says in its own way that it is broken."""
+    if kind == "size":
+        np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (1 << 60,)})
+    elif kind == "pickle":
+        np.save(file, np.array([None]), allow_pickle=True)
+    elif kind == "no data":
+        file.write(b"")
+    else:
+        whole = io.BytesIO()
+        np.savez_compressed(whole, x=np.random.default_rng(0).normal(size=999))
+        data = bytearray(whole.getvalue())
+        data[60:70] = b"\xff" * 10
+        file.write(data)
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("size", "Unable to allocate .*"),
+        ("pickle", "Object arrays cannot be loaded when allow_pickle=False"),
+        ("no data", "No data left in file"),
+        ("stream", "Error -3 while decompressing data: .*"),
+    ],
+)
+def test_damaged_inputs_are_one_line(capsys, model, tmp_path, kind, reason):
+    path = tmp_path / "x.npz"
+    with path.open("wb") as file:
+        damaged(file, kind)
+    code, out, err = run(capsys, "simulate", model, "--inputs", path)
+    assert (code, out) == (2, "")
+    assert re.fullmatch(rf"accel: error: inputs must be a .npz or .npy file of numbers, not '{path}' \({reason}\)\n", err)
 
 
 @pytest.mark.parametrize("arguments", [[], ["nothing"], ["simulate"], ["simulate", "x", "--batch", "two"], ["list", "things"]])
@@ -139,6 +181,7 @@ def test_help_has_examples(capsys, what):
         cli.main([*what.split(), "--help"])
     out = capsys.readouterr().out
     assert (f"  accel {what}" if what else "exit codes:") in out
+    assert not re.search("^    [A-Z]", out, re.MULTILINE)  # paragraphs keep no indentation of the source
 
 
 def test_list(capsys):
@@ -187,6 +230,7 @@ def test_cosim_of_blocks(capsys, monkeypatch, tmp_path):
 
 
 def test_cosim_of_a_network(capsys, monkeypatch, model):
+    monkeypatch.setattr(harness, "check_tools", lambda simulator: None)
     asked = []
 
     def cosim(network, config, inputs, **options):
@@ -258,6 +302,16 @@ def test_write_is_whole_or_absent(tmp_path, monkeypatch):
         terminal.write(file / "below", "new")
 
 
+def test_a_pipe_is_written_not_replaced(tmp_path):
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    terminal.write(fifo, "text")
+    assert os.read(reader, 9) == b"text"
+    assert fifo.is_fifo()
+    os.close(reader)
+
+
 def test_written_files_are_as_readable_as_others(tmp_path):
     terminal.write(tmp_path / "ours", "x")
     (tmp_path / "plain").write_text("x")
@@ -289,6 +343,32 @@ def test_public_names():
     assert [getattr(accel, name) for name in accel.__all__]
     with pytest.raises(AttributeError, match=r"^module 'accel' has no attribute 'nothing'$"):
         accel.nothing  # noqa: B018 -- the attribute is the test
+
+
+def test_public_names_are_listed():
+    assert set(accel.__all__) < set(dir(accel))
+
+
+@pytest.mark.parametrize("command", ["list", "verilog lfsr --config tiny"])
+def test_a_full_disk_is_one_line(command):
+    done = subprocess.run(f"{sys.executable} -m accel {command} > /dev/full", shell=True, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == "accel: error: standard output must be usable, not what gives 'No space left on device'"
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_closed_streams(tmp_path, model, closed):
+    done = subprocess.run(f"{sys.executable} -m accel simulate {model} --json {closed}", shell=True, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert bool(done.stdout) is (closed == "2>&-")
+
+
+def test_verilog_without_a_cache(capsys, monkeypatch):
+    expected = run(capsys, "verilog", "lfsr", "--config", "tiny")
+    monkeypatch.setenv("XDG_CACHE_HOME", os.devnull)
+    assert run(capsys, "verilog", "lfsr", "--config", "tiny") == expected
+    assert os.environ["XDG_CACHE_HOME"] == os.devnull
 
 
 def test_closed_pipe_is_quiet():

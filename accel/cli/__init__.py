@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from enum import IntEnum
 
@@ -30,11 +31,15 @@ exit codes:
   1  hardware and model disagree in a bit or in a cycle
   2  a mistake in the command, a file or a value; one line on standard error says which
   3  an outside tool is missing or failed
-  130  interrupted"""
+  130  interrupted
+  141  the reader of the output has gone"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the caller; Python would send messages for the one to the other
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
     args = parser().parse_args(arguments)
     os.environ.setdefault("ACCEL_PROGRESS", "1")  # a first use compiles kernels: say so
     try:
@@ -44,12 +49,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"accel: error: {error}", file=sys.stderr)
         return {MismatchError: Exit.MISMATCH, ToolError: Exit.TOOL}.get(type(error), Exit.USER)
     except KeyboardInterrupt:
+        warnings.simplefilter("ignore")  # what Amaranth says of hardware that is left half made
         print("accel: interrupted", file=sys.stderr)
         return Exit.INTERRUPTED
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered has no reader
+        _drop_output()
         return Exit.PIPE
+    except OSError as error:
+        if error.filename is None:
+            _drop_output()
+        what = "standard output" if error.filename is None else repr(str(error.filename))
+        print(f"accel: error: {what} must be usable, not what gives {error.strerror!r}", file=sys.stderr)
+        return Exit.USER
     return Exit.OK
+
+
+def _drop_output() -> None:
+    """Send what is still buffered nowhere: nobody takes it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def parser() -> argparse.ArgumentParser:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from accel import presets
-from accel.cli.terminal import Progress, add_config, command, say, table
+from accel.cli.terminal import Progress, add_config, check_block, command, make_folder, say, table
 from accel.config import AcceleratorConfig
 from accel.errors import RangeError
 
@@ -46,6 +46,10 @@ def cosim(args: argparse.Namespace) -> None:
     config = presets.load(args.config)
     if args.network and args.blocks:
         raise RangeError(f"network must be given without blocks, not with {' '.join(args.blocks)}")
+    if args.seed < 0:
+        raise RangeError(f"seed must be 0 or more, not {args.seed}")
+    if args.waves:
+        make_folder(args.out)
     if args.network:
         _network(args, config)
     else:
@@ -56,6 +60,8 @@ def _blocks(args: argparse.Namespace, config: AcceleratorConfig) -> None:
     from accel.sim.blocks import BLOCKS
     from accel.sim.harness import cosim as run
 
+    for name in args.blocks:
+        check_block(name)  # all of them before any work
     blocks = args.blocks or list(BLOCKS)
     tell = Progress(f"cosim on {args.simulator}")
     results = []
@@ -74,8 +80,10 @@ def _network(args: argparse.Namespace, config: AcceleratorConfig) -> None:
     import numpy as np
 
     from accel.graph import load
+    from accel.sim.harness import check_tools
     from accel.sim.program import cosim_network as run
 
+    check_tools(args.simulator)  # before any work
     network, rng = load(args.network), np.random.default_rng(args.seed)
     inputs = {}
     for port in network.inputs:

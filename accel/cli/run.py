@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from accel import presets
 from accel.cli.simulate import save
-from accel.cli.terminal import Progress, add_config, command, say, table, write
+from accel.cli.terminal import Progress, add_config, command, make_folder, say, table, write
 
 if TYPE_CHECKING:  # the model is loaded when it is run: `accel --help` does without
     import numpy as np
@@ -53,6 +53,7 @@ def run(args: argparse.Namespace) -> None:
 
     check_tools("verilator")  # before any work
     config, out, path = presets.load(args.config), args.out, builtin()[NETWORK]
+    make_folder(out)
     network = load(NETWORK)
     with np.load(path.with_suffix(".npz")) as data:
         images, labels = data["images"], data["labels"]

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import io
-import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from accel.cli.terminal import Progress, add_config, command, say, table, write
+from accel.cli.terminal import Progress, add_config, command, make_folder, say, table, write
 from accel.errors import RangeError
 
 if TYPE_CHECKING:  # the model is loaded when it is run: `accel --help` does without
@@ -58,6 +57,8 @@ def simulate(args: argparse.Namespace) -> None:
 
     network = load(args.network)
     inputs = read_arrays(args.inputs, network.inputs[0].name) if args.inputs else None
+    if args.out:
+        make_folder(args.out)
     result = run(network, args.config, inputs, batch=args.batch, pattern=args.pattern, progress=Progress(f"simulate {network.name}"))
     if args.out:
         save(result, args.out)
@@ -80,8 +81,9 @@ def read_arrays(path: Path, name: str) -> dict[str, NDArray[Any]]:
         return {name: found} if isinstance(found, np.ndarray) else {key: found[key] for key in found.files}
     except OSError as error:
         raise RangeError(f"inputs must be a readable .npz or .npy file, not {str(path)!r} ({error.strerror or error})") from None
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise RangeError(f"inputs must be a .npz or .npy file of numbers, not {str(path)!r} ({error})") from None
+    except Exception as error:  # what numpy and zipfile raise for a damaged file has no common base
+        reason = str(error).partition(". ")[0] or type(error).__name__  # numpy goes on to recommend unpickling
+        raise RangeError(f"inputs must be a .npz or .npy file of numbers, not {str(path)!r} ({reason})") from None
 
 
 def save(result: Result, folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import os
 import sys
 import tempfile
@@ -18,7 +19,7 @@ QUIET = 2.0  # our choice: seconds between lines of progress where nobody watche
 
 def command(commands: Any, name: str, run: Callable[[argparse.Namespace], None], examples: str) -> argparse.ArgumentParser:
     """Add a subcommand whose help is the docstring of `run` and whose epilog shows examples, one per line."""
-    told = (run.__doc__ or "").strip()
+    told = inspect.getdoc(run) or ""
     added: argparse.ArgumentParser = commands.add_parser(
         name,
         help=told.splitlines()[0],
@@ -33,6 +34,20 @@ def command(commands: Any, name: str, run: Callable[[argparse.Namespace], None],
 def add_config(parser: argparse.ArgumentParser) -> None:
     """Add the option that chooses an accelerator."""
     parser.add_argument("--config", metavar="C", default="edge-int8", help="a preset or a YAML file (default: %(default)s)")
+
+
+def check_block(name: str) -> None:
+    """Refuse a name that is no block's.
+
+    Raises
+    ------
+    RangeError
+        If there is none of that name.
+    """
+    from accel.sim.blocks import BLOCKS
+
+    if name not in BLOCKS:
+        raise RangeError(f"block must be one of {', '.join(BLOCKS)}, not {name!r}")
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
@@ -70,8 +85,28 @@ def say(text: str) -> None:
     print(f"accel: {text}", file=sys.stderr, flush=True)
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder before the work whose results it is to hold.
+
+    Raises
+    ------
+    RangeError
+        If nothing can be written there.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path).close()
+    except OSError as error:
+        raise RangeError(f"output must be a folder that can be written, not {str(path)!r} ({error.strerror})") from None
+
+
+def is_device(path: Path) -> bool:
+    """Tell whether a path is a device or a pipe, such as /dev/null."""
+    return path.exists() and not path.is_file() and not path.is_dir()
+
+
 def write(path: Path, content: str | bytes) -> None:
-    """Write a file whole or not at all: an interrupted run leaves the old file or none.
+    """Write a file whole or not at all: an interrupted run leaves the old file or none. A device or a pipe stays what it is.
 
     Raises
     ------
@@ -80,6 +115,9 @@ def write(path: Path, content: str | bytes) -> None:
     """
     data = content.encode() if isinstance(content, str) else content
     try:
+        if is_device(path):
+            path.write_bytes(data)
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:

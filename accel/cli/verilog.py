@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from accel import presets
-from accel.cli.terminal import add_config, command, say, write
+from accel.cli.terminal import add_config, check_block, command, is_device, make_folder, say, write
 from accel.errors import RangeError
 
 EXAMPLES = """
@@ -29,13 +33,31 @@ def verilog(args: argparse.Namespace) -> None:
     """Write the Verilog of a block for an accelerator."""
     from accel.sim.blocks import BLOCKS
 
-    if args.block not in BLOCKS:
-        raise RangeError(f"block must be one of {', '.join(BLOCKS)}, not {args.block!r}")
+    check_block(args.block)
     config = presets.load(args.config)
+    if args.file != "-" and not is_device(Path(args.file)):
+        make_folder(Path(args.file).parent)
     say(f"converting {args.block} of {config.name}")
-    text = BLOCKS[args.block].verilog(config)
+    with _cache():
+        text = BLOCKS[args.block].verilog(config)
     if args.file == "-":
         sys.stdout.write(text)
     else:
         write(Path(args.file), text)
         say(f"{len(text.splitlines()):,} lines are in {args.file}")
+
+
+@contextmanager
+def _cache() -> Iterator[None]:
+    """Give Yosys, which does not start without a cache, one for the while where the user's cannot be written."""
+    before = dict(os.environ)
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            make_folder(Path(before.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "wasmtime")
+        except (RangeError, RuntimeError):  # the latter where there is no home
+            os.environ["XDG_CACHE_HOME"] = scratch
+        try:
+            yield
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
