@@ -129,7 +129,8 @@ class Node:
             raise NetworkError(f"weights of {self} must have {axes} axes and an element, not shape {value.values.shape}")
         if value.scale.ndim and value.axis != filters:
             raise NetworkError(f"scales of the weights of {self} must run along the filters, axis {filters}, not axis {value.axis}")
-        integers = np.moveaxis(value.values, filters, 0).astype(np.int64) - value.zero_point.reshape(-1, *[1] * (axes - 1))
+        integers = np.moveaxis(value.values, filters, 0).astype(np.int64)
+        integers -= value.zero_point.reshape(-1, *[1] * (axes - 1))
         return integers, np.broadcast_to(value.scale, len(integers))
 
     def per_channel(self, index: int, shape: tuple[int, ...]) -> NDArray[np.float64]:
@@ -633,8 +634,8 @@ def _read(tensor: TensorProto) -> Constant:
         values = numpy_helper.to_array(tensor)
     except (ValueError, TypeError, KeyError) as error:
         raise NetworkError(f"tensor {tensor.name!r} must be well formed: {error}") from error
-    if tensor.data_type in TYPES:
-        values = values.astype(np.int64)  # 4-bit types are not numpy's own
+    if tensor.data_type in TYPES and TYPES[tensor.data_type][0] < 8:
+        values = values.astype(np.int8)  # 4-bit types are not numpy's own
     return Constant(values, tensor.data_type)
 
 
