@@ -378,11 +378,12 @@ def test_closed_pipe_is_quiet():
     assert (done.returncode, done.stderr) in [(141, b""), (0, b"")]
 
 
-def test_interrupt_is_one_line(model, tmp_path):
+@pytest.mark.parametrize(("number", "code", "message"), [(signal.SIGINT, 130, "accel: interrupted\n"), (signal.SIGTERM, 143, "")])
+def test_interrupt_is_one_line(model, tmp_path, number, code, message):
     fifo = tmp_path / "x.npz"
     os.mkfifo(fifo)
     process = subprocess.Popen([*COMMAND, "simulate", str(model), "--inputs", str(fifo)], stderr=subprocess.PIPE, text=True)
     with fifo.open("wb"):  # returns once the command has opened it to read, and so waits
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         _, err = process.communicate(timeout=60)
-    assert (process.returncode, err) == (130, "accel: interrupted\n")
+    assert (process.returncode, err) == (code, message)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Sequence
 from enum import IntEnum
@@ -23,6 +25,7 @@ class Exit(IntEnum):
     TOOL = 3
     INTERRUPTED = 130
     PIPE = 141
+    TERMINATED = 143
 
 
 EXIT_CODES = """\
@@ -32,7 +35,8 @@ exit codes:
   2  a mistake in the command, a file or a value; one line on standard error says which
   3  an outside tool is missing or failed
   130  interrupted
-  141  the reader of the output has gone"""
+  141  the reader of the output has gone
+  143  terminated"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,6 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by the caller; Python would send messages for the one to the other
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminate)
     args = parser().parse_args(arguments)
     os.environ.setdefault("ACCEL_PROGRESS", "1")  # a first use compiles kernels: say so
     try:
@@ -62,6 +68,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"accel: error: {what} must be usable, not what gives {error.strerror!r}", file=sys.stderr)
         return Exit.USER
     return Exit.OK
+
+
+def _terminate(number: int, frame: object) -> None:
+    """Unwind, so that running simulators are ended and scratch folders removed."""
+    raise SystemExit(Exit.TERMINATED)
 
 
 def _drop_output() -> None:
