@@ -62,7 +62,7 @@ def random_case(config: AcceleratorConfig, rng: np.random.Generator) -> Case:
 def _tags(rng: np.random.Generator, n: int, slots: int) -> dict[str, np.ndarray]:
     """Random control in which a sum is used again `slots` cycles later at the earliest, as the array does."""
     names = ("step", "ws", "load", "first", "last", "take", "swap", "active", "inject")
-    chance = {"step": rng.choice([0.5, 0.9, 1]), "load": 0.3, "take": 0.2, "swap": 0.1, "inject": 0.2, "active": 0.8, "ws": 0}
+    chance = {"step": float(rng.choice([0.5, 0.9, 1])), "load": 0.3, "take": 0.2, "swap": 0.1, "inject": 0.2, "active": 0.8, "ws": 0}
     out = {name: (rng.random(n) < chance.get(name, 0.3)).astype(np.int64) for name in names}
     slot = np.zeros(n, np.int64)
     weight_stationary, at = False, 0

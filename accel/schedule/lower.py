@@ -453,7 +453,7 @@ def windows(image: NDArray[np.int64], window: Window, padding: int) -> NDArray[n
     return seen[:, ::down, ::across, :, ::tall, ::wide].transpose(0, 1, 2, 4, 5, 3)
 
 
-def store(job: Product | Reduction, results: NDArray[np.int64], output: NDArray[np.int64]) -> None:
+def store(job: Product | Reduction, results: NDArray[np.number], output: NDArray[np.number]) -> None:
     """Put the results of a job, shape (m, n), where they belong in a layer's output, shape (batch, *tensor shape)."""
     places = output.reshape(len(output), -1, output.shape[-1])[..., job.start : job.start + job.n]
     positions = slice(None) if isinstance(job, Product) or job.positions is None else job.positions
