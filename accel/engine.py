@@ -85,7 +85,7 @@ def simulate(
         raise RangeError(f"batch must be an int in [1, {(1 << ROW_BITS) - 1}], not {batch!r}")
     samples = {} if inputs is None else _samples(network, inputs, batch)
     asked = _pattern(pattern, config)
-    layers = lower(network, config, batch=batch, pattern=asked)
+    layers = lower(network, config, batch=batch, pattern=asked, encode=bool(samples))
     tell = progress or (lambda done, total, label: None)
     values: dict[str, Integers] = {}
     overflowed: dict[str, int] = {}

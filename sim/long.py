@@ -121,9 +121,10 @@ def _write(out: Path, records: list[dict[str, Any]]) -> None:
 
 
 def _source_key() -> str:
-    """Name the text of both sides and of the benches."""
+    """Name the text of all that a bench can reach: vocabulary, both sides, schedule and benches."""
     digest = hashlib.sha256()
-    for path in sorted({path for folder in ("accel", "accel/rtl", "accel/sim") for path in (ROOT / folder).rglob("*.py")}):
+    folders = ("accel", *(f"accel/{name}" for name in ("golden", "timing", "schedule", "rtl", "sim")))
+    for path in sorted(path for folder in folders for path in (ROOT / folder).glob("*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 

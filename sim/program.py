@@ -19,7 +19,7 @@ from accel.errors import MismatchError, RangeError
 from accel.graph.network import Network, Window
 from accel.isa import Reduce
 from accel.schedule.lower import Layer, Product, Reduction, Requantisation, lower, operands, passes
-from accel.sim.harness import CosimResult, cosim
+from accel.sim.harness import CosimResult, check_tools, cosim
 from accel.sparsity import Codes, Pattern
 
 
@@ -77,6 +77,7 @@ def cosim_network(
     MismatchError
         At the first difference.
     """
+    check_tools(simulator)
     result = simulate(network, config, inputs, pattern=pattern, keep=True)
     samples = len(result.tensors[network.inputs[0].tensor])
     if samples != 1:

@@ -339,7 +339,7 @@ def test_rejects_pattern_wider_than_the_bundle():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"weights": np.full((2, 1, 1, 2), -129, np.int16)}, r"weights of fc must fit weight_bits \(8\), not be -129..-129"),
+        ({"weights": np.full((2, 1, 1, 2), -129, np.int16)}, r"weights of fc must fit weight_bits \(8\) once .*, not be -129..-129"),
         ({"bias": np.array([0, 1 << 31])}, r"bias of fc must fit acc_bits \(32\), not be 0..2147483648"),
         ({"multiplier": np.array([1.0, 2.0**24])}, r"fc: scale must be below 2\*\*24 - 1/2, not 16777216.0"),
     ],

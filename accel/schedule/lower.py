@@ -173,6 +173,8 @@ class Place:
     output : Tensor
     pattern : Pattern or None
         Asked for; None: the one that the weights obey.
+    encode : bool
+        Make codes of weights.
     """
 
     config: AcceleratorConfig
@@ -180,6 +182,7 @@ class Place:
     inputs: tuple[Tensor, ...]
     output: Tensor
     pattern: Pattern | None
+    encode: bool
 
     @property
     def positions(self) -> int:
@@ -193,7 +196,9 @@ class Place:
         return self.output.shape[-1]
 
 
-def lower(network: Network, config: AcceleratorConfig, *, batch: int = 1, pattern: Pattern | None = None) -> tuple[Layer, ...]:
+def lower(
+    network: Network, config: AcceleratorConfig, *, batch: int = 1, pattern: Pattern | None = None, encode: bool = True
+) -> tuple[Layer, ...]:
     """Lower a network, layer by layer in execution order.
 
     Parameters
@@ -205,6 +210,8 @@ def lower(network: Network, config: AcceleratorConfig, *, batch: int = 1, patter
     pattern : Pattern, optional
         Runs the :func:`eligible` products at this pattern, pruned to it, and all others dense. Without it each product runs at the sparsest
         pattern that its weights obey.
+    encode : bool
+        Make the codes of the weights, which values need and cycles do not.
 
     Raises
     ------
@@ -220,6 +227,7 @@ def lower(network: Network, config: AcceleratorConfig, *, batch: int = 1, patter
             inputs=tuple(network.tensors[name] for name in operator.inputs),
             output=network.tensors[operator.output],
             pattern=None if pattern is None else pattern if operator.name in pruned else dense(config),
+            encode=encode,
         )
         for tensor in (*place.inputs, place.output):
             if tensor.bits > config.act_bits:
@@ -278,7 +286,8 @@ def _(operator: MatrixProduct, place: Place) -> tuple[Product | Reduction, ...]:
         matrix = operator.matrix
         lo, hi = matrix.min(), matrix.max()
         if not config.weight.lo <= lo <= hi <= config.weight.hi:
-            raise NetworkError(f"weights of {operator.name} must fit weight_bits ({config.weight_bits}), not be {lo}..{hi}")
+            rule = f"fit weight_bits ({config.weight_bits}) once their zero point is subtracted"
+            raise NetworkError(f"weights of {operator.name} must {rule}, not be {lo}..{hi}")
         pattern = pattern or sparsity.detect(matrix, taps, channels, candidates(config)) or dense(config)
 
     def job(group: int, first: int, width: int) -> Product:
@@ -286,7 +295,7 @@ def _(operator: MatrixProduct, place: Place) -> tuple[Product | Reduction, ...]:
         own = slice(start, start + width)
         codes = post = None
         if matrix is not None and operator.bias is not None and operator.multiplier is not None:
-            codes = sparsity.encode(matrix[own], taps, channels, pattern)
+            codes = sparsity.encode(matrix[own], taps, channels, pattern) if place.encode else None
             post = requantisation(config, operator, operator.bias[own], operator.multiplier[own])
         return Product(
             m=place.positions,
