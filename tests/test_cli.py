@@ -382,7 +382,12 @@ def test_closed_pipe_is_quiet():
 def test_interrupt_is_one_line(model, tmp_path, number, code, message):
     fifo = tmp_path / "x.npz"
     os.mkfifo(fifo)
-    process = subprocess.Popen([*COMMAND, "simulate", str(model), "--inputs", str(fifo)], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*COMMAND, "simulate", str(model), "--inputs", str(fifo)],
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a test run in the background ignores it
+    )
     with fifo.open("wb"):  # returns once the command has opened it to read, and so waits
         process.send_signal(number)
         _, err = process.communicate(timeout=60)
