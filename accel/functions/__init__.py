@@ -1,0 +1,1 @@
+"""Nonlinear units as data: datapaths, the methods that make them, and the generator that chooses the cheapest."""
