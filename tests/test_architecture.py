@@ -23,13 +23,13 @@ ROOT = Path(__file__).parents[1]
 
 # A module may import from its own entry's package and from every layer above it in this table.
 LAYERS = (
-    ("errors", "formats", "config", "presets", "networks", "lfsr", "isa", "functions", "jit"),  # the vocabulary
+    ("errors", "formats", "config", "presets", "networks", "lfsr", "isa", "functions", "files", "jit"),  # the vocabulary
     ("golden", "timing", "kernels"),
     ("sparsity", "quant"),
     ("graph",),
     ("schedule",),
     ("result", "engine"),
-    ("training",),
+    ("rbf", "training"),
     ("sim",),
     ("reports",),
     ("__init__",),
@@ -43,6 +43,7 @@ SAME_LAYER = {(own, target) for own in VOCABULARY for target in VOCABULARY} | {(
 # Distributions that a package must not reach; `accel` stands for everything that is neither rtl nor sim nor cli.
 FORBIDDEN = {
     "accel": {"amaranth", "cocotb", "cocotb_tools", "matplotlib", "onnxruntime", "sklearn", "torch", "tests"},
+    "rbf": {"amaranth", "cocotb", "cocotb_tools", "matplotlib", "onnxruntime", "torch", "tests"},
     "cli": {"amaranth", "cocotb", "cocotb_tools", "tests"},
     "rtl": {"cocotb", "cocotb_tools", "numba", "numpy", "onnx", "tests"},
     "sim": {"onnx", "onnxruntime", "sklearn", "tests"},

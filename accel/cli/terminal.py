@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import argparse
 import inspect
-import os
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from accel import presets
+from accel.config import AcceleratorConfig, Config
 from accel.errors import RangeError
+from accel.files import is_device as is_device
+from accel.files import write as write
+
+if TYPE_CHECKING:
+    from accel.sim.blocks import Block
 
 QUIET = 2.0  # our choice: seconds between lines of progress where nobody watches a terminal
 
@@ -31,23 +37,45 @@ def command(commands: Any, name: str, run: Callable[[argparse.Namespace], None],
     return added
 
 
-def add_config(parser: argparse.ArgumentParser) -> None:
-    """Add the option that chooses an accelerator."""
-    parser.add_argument("--config", metavar="C", default="edge-int8", help="a preset or a YAML file (default: %(default)s)")
+def add_config(parser: argparse.ArgumentParser, default: str | None = "edge-int8") -> None:
+    """Add the options that choose a configuration; without a default it is the block's own."""
+    told = default or "the block's own, see `accel list blocks`"
+    parser.add_argument("--config", metavar="C", default=default, help=f"a preset or a YAML file (default: {told})")
+    parser.add_argument(
+        "--set", metavar="FIELD=VALUE", dest="changes", action="append", default=[], help="change a field of it; may be given often"
+    )
 
 
-def check_block(name: str) -> None:
-    """Refuse a name that is no block's.
+def configuration(args: argparse.Namespace, default: str = "", kind: type[presets.Kind] = AcceleratorConfig) -> presets.Kind:
+    """Return what the options of :func:`add_config` choose."""
+    return presets.override(presets.load(args.config or default, kind), args.changes)
+
+
+def described(args: argparse.Namespace, names: Sequence[str]) -> list[tuple[Block, Config]]:
+    """Return the named blocks, all if none is, each with its configuration.
 
     Raises
     ------
     RangeError
-        If there is none of that name.
+        If there is no such block, or the options of :func:`add_config` are given for blocks of several kinds.
+    ConfigError
+        If the configuration is not one of the block.
     """
     from accel.sim.blocks import BLOCKS
 
-    if name not in BLOCKS:
-        raise RangeError(f"block must be one of {', '.join(BLOCKS)}, not {name!r}")
+    for name in names:
+        if name not in BLOCKS:
+            raise RangeError(f"block must be one of {', '.join(BLOCKS)}, not {name!r}")
+    blocks = [BLOCKS[name] for name in names or BLOCKS]
+    kinds = {block.kind: block.name for block in reversed(blocks)}
+    if len(kinds) > 1 and (args.config or args.changes):
+        option = "config" if args.config else "set"
+        found = " and ".join(f"{name} ({kind.__name__})" for kind, name in reversed(kinds.items()))
+        raise RangeError(f"{option} must be given with blocks of one kind, not with {found}")
+    pairs = [(block, configuration(args, block.default, block.kind)) for block in blocks]
+    for block, config in pairs:
+        block.check(config)
+    return pairs
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
@@ -98,40 +126,6 @@ def make_folder(path: Path) -> None:
         tempfile.TemporaryFile(dir=path).close()
     except OSError as error:
         raise RangeError(f"output must be a folder that can be written, not {str(path)!r} ({error.strerror})") from None
-
-
-def is_device(path: Path) -> bool:
-    """Tell whether a path is a device or a pipe, such as /dev/null."""
-    return path.exists() and not path.is_file() and not path.is_dir()
-
-
-def write(path: Path, content: str | bytes) -> None:
-    """Write a file whole or not at all: an interrupted run leaves the old file or none. A device or a pipe stays what it is.
-
-    Raises
-    ------
-    RangeError
-        If it cannot be written.
-    """
-    data = content.encode() if isinstance(content, str) else content
-    try:
-        if is_device(path):
-            path.write_bytes(data)
-            return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-            umask = os.umask(0)
-            os.umask(umask)
-            os.chmod(draft, 0o666 & ~umask)  # mkstemp makes the draft private
-            os.replace(draft, path)
-        except BaseException:
-            os.unlink(draft)
-            raise
-    except OSError as error:
-        raise RangeError(f"output must be a file that can be written, not {str(path)!r} ({error.strerror})") from None
 
 
 def _cell(value: object) -> str:

@@ -1,0 +1,43 @@
+"""Files that are whole or absent."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from accel.errors import RangeError
+
+
+def is_device(path: Path) -> bool:
+    """Tell whether a path is a device or a pipe, such as /dev/null."""
+    return path.exists() and not path.is_file() and not path.is_dir()
+
+
+def write(path: Path, content: str | bytes) -> None:
+    """Write a file whole or not at all: an interrupted run leaves the old file or none. A device or a pipe stays what it is.
+
+    Raises
+    ------
+    RangeError
+        If it cannot be written.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    try:
+        if is_device(path):
+            path.write_bytes(data)
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+            umask = os.umask(0)
+            os.umask(umask)
+            os.chmod(draft, 0o666 & ~umask)  # mkstemp makes the draft private
+            os.replace(draft, path)
+        except BaseException:
+            os.unlink(draft)
+            raise
+    except OSError as error:
+        raise RangeError(f"output must be a file that can be written, not {str(path)!r} ({error.strerror})") from None
