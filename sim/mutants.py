@@ -122,6 +122,18 @@ MUTANTS: dict[str, tuple[Mutant, ...]] = {
         Mutant("stall-ignored", "rtl/postprocess.py", "advance.eq(self.o.ready | ~self.o.valid)", "advance.eq(1)"),
         Mutant("overflow-early", "rtl/postprocess.py", 'delay(m, row.overflow, 5, "overflow")', 'delay(m, row.overflow, 4, "overflow")'),
     ),
+    "function": (
+        Mutant("table-off-by-one", "rtl/function.py", "for entry in entries)", "for entry in entries[1:] + entries[:1])"),
+        Mutant("table-halves-swapped", "rtl/function.py", "tree(high), tree(low))", "tree(low), tree(high))"),
+        Mutant("fold-inverts-one-bit", "rtl/function.py", "x ^ where.replicate(node.bits)", "x ^ where"),
+        Mutant("limit-included", "rtl/function.py", "x < node.constants[0]", "x <= node.constants[0]"),
+        Mutant("choice-swapped", "rtl/function.py", "Mux(where, a, b)", "Mux(where, b, a)"),
+        Mutant("bits-one-low", "rtl/function.py", "x >> node.constants[0],", "x >> max(0, node.constants[0] - 1),"),
+        Mutant("sum-unsigned", "rtl/function.py", "Shape(node.bits, node.signed), name", "Shape(node.bits - node.signed), name"),
+        Mutant("rank-missing", "rtl/function.py", "[stage - place[node]]", "[max(0, stage - place[node] - 1)]"),
+        Mutant("register-always-moves", "rtl/function.py", "advance.eq(self.o.ready | ~self.o.valid)", "advance.eq(1)"),
+        Mutant("ready-while-waiting", "rtl/function.py", "self.i.ready.eq(advance)", "self.i.ready.eq(1)"),
+    ),
     "lfsr": (
         Mutant("lanes-shifted", "rtl/lfsr.py", "state[lane].eq(Cat", "state[lane - 1].eq(Cat"),
         Mutant("lane-always-steps", "rtl/lfsr.py", "m.If(drawn & self.i.payload.take[lane])", "m.If(drawn)"),
