@@ -60,7 +60,6 @@ from cocotb.clock import Clock
 from cocotb.triggers import RisingEdge
 from numpy.typing import NDArray
 
-from accel.config import AcceleratorConfig
 from accel.sim.blocks import BLOCKS
 from accel.sim.pack import first_difference
 
@@ -308,7 +307,8 @@ class Bench:
 async def cases(dut: Any) -> None:
     """Run the cases named in the environment and write what happened."""
     job = json.loads(os.environ[ENVIRONMENT])
-    config, block = AcceleratorConfig(**job["config"]), BLOCKS[job["block"]]
+    block = BLOCKS[job["block"]]
+    config = block.kind(**job["config"])
     module = import_module(block.bench)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UnusedElaboratable)

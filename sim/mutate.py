@@ -8,7 +8,6 @@ from pathlib import Path
 from types import ModuleType
 
 import accel.config
-from accel.config import AcceleratorConfig
 from accel.sim.blocks import BLOCKS
 from accel.sim.mutants import MUTANTS, Mutant
 
@@ -31,9 +30,10 @@ def plant(mutant: Mutant) -> None:
 
 def main(block: str, config: str, mutant: str = "") -> None:
     """Print the Verilog of a block for a configuration in JSON."""
+    built = BLOCKS[block]
     if mutant:
-        plant(next(m for m in MUTANTS[block] if m.name == mutant))
-    sys.stdout.write(BLOCKS[block].verilog(AcceleratorConfig.from_json(config)))
+        plant(next(m for m in MUTANTS[built.family] if m.name == mutant))
+    sys.stdout.write(built.verilog(built.kind.from_json(config)))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import os
@@ -125,6 +126,14 @@ def test_npy_input(capsys, model, inputs, tmp_path):
         (["cosim", "lfsr", "--simulator", "vcs"], "simulator must be one of icarus, verilator, not 'vcs'"),
         (["cosim", "lfsr", "--network", "MODEL"], "network must be given without blocks, not with lfsr"),
         (["cosim", "lfsr", "--cases", "0"], "cases must be 1 or more, not 0"),
+        (["cosim", "--network", "MODEL", "--cases", "3"], "cases must be given with blocks, not with a network: 3"),
+        (["cosim", "lfsr", "--set", "cols"], "set must be FIELD=VALUE, not 'cols'"),
+        (["cosim", "lfsr", "--set", "cols=["], r"set must be FIELD=VALUE, not 'cols=\['"),
+        (["cosim", "lfsr", "--set", "columns=3"], "field must be one of name, rows, cols, .*, not 'columns'"),
+        (["cosim", "lfsr", "--set", "cols="], r"cols must be an int in \[1, 128\], not ''"),
+        (["verilog", "lfsr", "--set", "cols=0"], r"cols must be an int in \[1, 128\], not 0"),
+        (["verilog", "lfsr", "--set", "cols=[1]"], "cols must be a plain number or string, not a list"),
+        (["simulate", "MODEL", "--set", "port=3"], r"port must be a divisor of bundle \(16\), not 3"),
     ],
 )
 def test_a_mistake_is_one_line(capsys, monkeypatch, model, arguments, message):
@@ -225,8 +234,13 @@ def test_cosim_of_blocks(capsys, monkeypatch, tmp_path):
     assert re.findall(r"^(\w+) +tiny +verilator +7 +241 +999 +0 ", out, re.MULTILINE) == ["lfsr", "core"]
     assert f"accel: waveform of lfsr: {tmp_path / 'wave.vcd'}" in err.splitlines()
     asked.clear()
-    run(capsys, "cosim", "--config", "edge-int8")
-    assert [(block, config.name) for block, config, *_ in asked] == [(block, "edge-int8") for block in BLOCKS]
+    run(capsys, "cosim")
+    assert [(block, config.name) for block, config, *_ in asked] == [(block.name, block.default) for block in BLOCKS.values()]
+    asked.clear()
+    run(capsys, "cosim", "lfsr", "--config", "edge-int8", "--set", "cols=2", "--set", "rows=4.0", "--set", "cols=3")
+    assert [config for _, config, *_ in asked] == [
+        dataclasses.replace(presets.load("edge-int8"), name="edge-int8 cols=3 rows=4", cols=3, rows=4)
+    ]
 
 
 def test_cosim_of_a_network(capsys, monkeypatch, model):

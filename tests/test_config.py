@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any, cast
 
 import jsonschema
 import pytest
@@ -13,10 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from accel import presets
-from accel.config import AcceleratorConfig
+from accel.config import AcceleratorConfig, FunctionConfig, RbfConfig
 from accel.errors import ConfigError
 from accel.formats import FixedFormat, Overflow
 
+KINDS = tuple(presets.FOLDERS)
 FIELDS = [field.name for field in dataclasses.fields(AcceleratorConfig)]
 TINY = dataclasses.asdict(presets.load("tiny"))
 
@@ -29,16 +31,31 @@ def line_of(name: str) -> int:
     return FIELDS.index(name) + 1
 
 
-@pytest.mark.parametrize("name", presets.names())
-def test_preset_is_its_file(name):
-    config = presets.load(name)
+def shipped(kind):
+    return Path(presets.__file__).parent / presets.FOLDERS[kind]
+
+
+@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind in KINDS for name in presets.names(kind)])
+def test_preset_is_its_file(kind, name):
+    config = presets.load(name, kind)
     assert config.name == name
-    assert presets.load(Path(presets.__file__).parent / f"{name}.yaml") == config
-    assert AcceleratorConfig.from_json(config.to_json()) == config
+    assert presets.load(shipped(kind) / f"{name}.yaml", kind) == config
+    assert kind.from_json(config.to_json()) == config
 
 
 def test_presets_are_what_the_project_promises():
     assert presets.names() == ("edge-int8", "sat-vcu1525", "tiny")
+    assert {"gaussian", "gaussian-0016", "gaussian-0004", "gaussian-u", "gaussian-d", "sigmoid", "tanh"} < set(
+        presets.names(FunctionConfig)
+    )
+    assert presets.names(RbfConfig) == ("paper", "shared", "tiny")
+    for name, error in (("gaussian", 0.005), ("gaussian-0016", 0.0016), ("gaussian-0004", 0.0004)):
+        unit = presets.load(name, FunctionConfig)
+        assert (unit.function, str(unit.operand), str(unit.result), unit.error, unit.stages) == ("exp2", "u16.12", "u16.16", error, 0)
+    paper = presets.load("paper", RbfConfig)
+    assert (paper.neurons, paper.units, paper.outputs, paper.output, paper.x_bits, paper.stages) == (4, 4, 1, "sigmoid", 16, 0)
+    for inner, name in ((paper.gaussian, "gaussian"), (paper.sigmoid, "sigmoid")):
+        assert dataclasses.replace(inner, name=name) == presets.load(name, FunctionConfig)
     sat = presets.load("sat-vcu1525")
     assert (sat.rows, sat.cols, sat.act_bits, sat.weight_bits, sat.acc_bits, sat.clock_mhz) == (32, 32, 16, 16, 48, 200.0)
 
@@ -78,7 +95,37 @@ def test_wrong_value_names_field_rule_value_file_and_line(change, message):
     with pytest.raises(ConfigError, match=f"^{message}$"):
         AcceleratorConfig(**TINY | change)
     with pytest.raises(ConfigError, match=rf"^arch.yaml:{line_of(message.split()[0])}: {message}$"):
-        presets.parse(text(**change), "arch.yaml")
+        presets.parse(text(**change), "arch.yaml", AcceleratorConfig)
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "message"),
+    [
+        (FunctionConfig, {"function": "sin"}, "function must be one of exp2, exp, gaussian, sigmoid, tanh, not 'sin'"),
+        (FunctionConfig, {"in_bits": 7}, r"in_bits must be an int in \[8, 24\], not 7"),
+        (FunctionConfig, {"error": 0}, r"error must be a number in \[1e-07, 0.25\], not 0"),
+        (FunctionConfig, {"luts": 5}, "luts must be one of 4, 6, not 5"),
+        (FunctionConfig, {"method": "magic"}, "method must be one of auto, base2, table, linear, not 'magic'"),
+        (RbfConfig, {"neurons": 2}, r"units must be at most neurons \(2\), not 4"),
+        (RbfConfig, {"x_frac": 4}, r"distance_frac must be at most 2 \* x_frac \(8\), not 10"),
+        (RbfConfig, {"width_frac": 0}, r"t_frac must be at most distance_frac \+ width_frac \(10\), not 12"),
+        (RbfConfig, {"sum_frac": 19, "phi_bits": 8}, r"sum_frac must be at most phi_bits \+ weight_frac \(18\), not 19"),
+        (RbfConfig, {"output": "step"}, "output must be one of linear, sigmoid, not 'step'"),
+    ],
+)
+def test_wrong_unit_names_field_rule_value_file_and_line(kind, change, message):
+    whole = dataclasses.asdict(kind()) | change
+    with pytest.raises(ConfigError, match=f"^{message}$"):
+        kind(**whole)
+    line = list(whole).index(message.split()[0]) + 1
+    with pytest.raises(ConfigError, match=rf"^unit.yaml:{line}: {message}$"):
+        presets.parse(yaml.safe_dump(whole, sort_keys=False), "unit.yaml", kind)
+
+
+@pytest.mark.parametrize("number", ["1e3", "1E3", "1.e3", "1.0e3", ".1e4", "1e+3", "1000", "1000.0", "10000e-1"])
+def test_numbers_are_written_as_in_json_too(number):
+    content = text().replace("clock_mhz: 100.0", f"clock_mhz: {number}")
+    assert presets.parse(content, "arch.yaml", AcceleratorConfig).clock_mhz == 1000.0
 
 
 @pytest.mark.parametrize(
@@ -110,20 +157,26 @@ def test_wrong_value_names_field_rule_value_file_and_line(change, message):
 )
 def test_malformed_file_is_refused_with_its_line(content, message):
     with pytest.raises(ConfigError, match=f"^{message}"):
-        presets.parse(content, "arch.yaml")
+        presets.parse(content, "arch.yaml", AcceleratorConfig)
 
 
 def test_aliases_do_not_expand():
     """Nine levels of nine aliases stand for 387 million values; composing them stays small."""
     levels = ["a0: &a0 [1]"] + [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 10)]
     with pytest.raises(ConfigError, match=r"^arch.yaml:1: field must be one of .*, not 'a0'$"):
-        presets.parse("\n".join(levels), "arch.yaml")
-    assert presets.parse(text().replace("rows: 4", "rows: &n 4").replace("cols: 4", "cols: *n"), "arch.yaml").cols == 4
+        presets.parse("\n".join(levels), "arch.yaml", AcceleratorConfig)
+    assert presets.parse(text().replace("rows: 4", "rows: &n 4").replace("cols: 4", "cols: *n"), "arch.yaml", AcceleratorConfig).cols == 4
 
 
 def test_file_faults(tmp_path):
     with pytest.raises(ConfigError, match=r"^config must be one of edge-int8, sat-vcu1525, tiny or the path of a YAML file, not 'huge'$"):
         presets.load("huge")
+    with pytest.raises(ConfigError, match=r"^config must be one of paper, shared, tiny or the path of a YAML file, not 'gaussian'$"):
+        presets.load("gaussian", RbfConfig)
+    with pytest.raises(ConfigError, match=r"tiny.yaml:3: field must be one of name, function, .*, not 'rows'$"):
+        presets.load(shipped(AcceleratorConfig) / "tiny.yaml", FunctionConfig)
+    with pytest.raises(ConfigError, match=r"^config must be one of .*gaussian.* or the path of a YAML file, not 7$"):
+        presets.load(cast(Any, 7), FunctionConfig)
     with pytest.raises(ConfigError, match=r"or the path of a YAML file, not 'a.x00b'$"):
         presets.load("a\x00b")
     with pytest.raises(ConfigError, match=r": config must be a readable file, not Is a directory$"):
@@ -139,16 +192,17 @@ def test_file_faults(tmp_path):
     assert presets.load(path) == dataclasses.replace(presets.load("tiny"), rows=8)
 
 
-def test_shipped_schema_is_in_sync():
-    shipped = (Path(presets.__file__).parent / "schema.json").read_text()
-    assert shipped == presets.schema_text(), "write accel.presets.schema_text() to accel/presets/schema.json"
-    jsonschema.Draft202012Validator.check_schema(json.loads(shipped))
-    assert all(rule["description"] for rule in json.loads(shipped)["properties"].values())
+@pytest.mark.parametrize("kind", KINDS)
+def test_shipped_schema_is_in_sync(kind):
+    text = (shipped(kind) / "schema.json").read_text()
+    assert text == presets.schema_text(kind), f"write accel.presets.schema_text({kind.__name__}) to {shipped(kind) / 'schema.json'}"
+    jsonschema.Draft202012Validator.check_schema(json.loads(text))
+    assert all(rule["description"] for rule in json.loads(text)["properties"].values())
 
 
 VALUES = st.one_of(
-    st.integers(-2, 66), st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.booleans(), st.none(),
-    st.sampled_from(["", "saturate", "wrap", "4", [4], {}]),
+    st.integers(-2, 66), st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.booleans(), st.none(), st.floats(1e-8, 0.3),
+    st.sampled_from(["", "saturate", "wrap", "exp2", "linear", "4", [4], {}]),
 )  # fmt: skip
 CHANGES = st.one_of(
     st.dictionaries(st.sampled_from(FIELDS), VALUES, max_size=2),
@@ -162,14 +216,29 @@ CHANGES = st.one_of(
 @given(CHANGES, st.sets(st.sampled_from(FIELDS), max_size=1), st.sampled_from([{}, {}, {}, {"extra": 1}]))
 def test_schema_agrees_with_loader(changes, missing, extra):
     """A file is accepted by the one exactly when it is accepted by the other."""
-    raw = {k: v for k, v in (TINY | changes | extra).items() if k not in missing}
-    valid = jsonschema.Draft202012Validator(presets.schema()).is_valid(raw)
+    agree(AcceleratorConfig, {k: v for k, v in (TINY | changes | extra).items() if k not in missing})
+
+
+@pytest.mark.parametrize("kind", [FunctionConfig, RbfConfig])
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_schema_of_units_agrees_with_loader(kind, data):
+    """Where a rule joins fields of a network, only the loader knows; the schema says so in words."""
+    whole = dataclasses.asdict(kind())
+    changes = data.draw(st.dictionaries(st.sampled_from([*whole, *whole, "extra"]), VALUES, max_size=2))
+    missing = data.draw(st.sets(st.sampled_from(list(whole)), max_size=1))
+    agree(kind, {k: v for k, v in (whole | changes).items() if k not in missing})
+
+
+def agree(kind, raw):
+    valid = jsonschema.Draft202012Validator(presets.schema(kind)).is_valid(raw)
+    fault = ""
     try:
-        presets.parse(json.dumps(raw), "arch.yaml")
-    except ConfigError:
-        assert not valid
-    else:
-        assert valid
+        presets.parse(json.dumps(raw), "arch.yaml", kind)
+    except ConfigError as error:
+        fault = str(error)
+    joined = kind is RbfConfig and " must be at most " in fault
+    assert valid == (not fault) or joined
 
 
 @settings(max_examples=200, deadline=None)
@@ -181,4 +250,4 @@ def test_schema_agrees_with_loader(changes, missing, extra):
 )
 def test_no_text_escapes_as_another_error(content):
     with pytest.raises(ConfigError, match=r"^arch\.yaml"):
-        presets.parse(content, "arch.yaml")
+        presets.parse(content, "arch.yaml", AcceleratorConfig)

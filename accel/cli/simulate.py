@@ -7,7 +7,8 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from accel.cli.terminal import Progress, add_config, command, make_folder, say, table, write
+from accel.cli.terminal import Progress, add_config, command, configuration, make_folder, say, table, write
+from accel.config import AcceleratorConfig
 from accel.errors import RangeError
 
 if TYPE_CHECKING:  # the model is loaded when it is run: `accel --help` does without
@@ -55,11 +56,11 @@ def simulate(args: argparse.Namespace) -> None:
     from accel.engine import simulate as run
     from accel.graph import load
 
-    network = load(args.network)
+    config, network = configuration(args, AcceleratorConfig), load(args.network)
     inputs = read_arrays(args.inputs, network.inputs[0].name) if args.inputs else None
     if args.out:
         make_folder(args.out)
-    result = run(network, args.config, inputs, batch=args.batch, pattern=args.pattern, progress=Progress(f"simulate {network.name}"))
+    result = run(network, config, inputs, batch=args.batch, pattern=args.pattern, progress=Progress(f"simulate {network.name}"))
     if args.out:
         save(result, args.out)
         say(f"results are in {args.out}")

@@ -9,16 +9,13 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from accel import presets
-from accel.config import AcceleratorConfig, Config
+from accel.config import Config
 from accel.errors import RangeError
 from accel.files import is_device as is_device
 from accel.files import write as write
-
-if TYPE_CHECKING:
-    from accel.sim.blocks import Block
 
 QUIET = 2.0  # our choice: seconds between lines of progress where nobody watches a terminal
 
@@ -46,13 +43,13 @@ def add_config(parser: argparse.ArgumentParser, default: str | None = "edge-int8
     )
 
 
-def configuration(args: argparse.Namespace, default: str = "", kind: type[presets.Kind] = AcceleratorConfig) -> presets.Kind:
+def configuration(args: argparse.Namespace, kind: type[presets.Kind], default: str = "") -> presets.Kind:
     """Return what the options of :func:`add_config` choose."""
     return presets.override(presets.load(args.config or default, kind), args.changes)
 
 
-def described(args: argparse.Namespace, names: Sequence[str]) -> list[tuple[Block, Config]]:
-    """Return the named blocks, all if none is, each with its configuration.
+def described(args: argparse.Namespace, names: Sequence[str]) -> list[tuple[Any, Config]]:
+    """Return the named blocks of :data:`accel.sim.blocks.BLOCKS`, all if none is, each with its configuration.
 
     Raises
     ------
@@ -72,7 +69,7 @@ def described(args: argparse.Namespace, names: Sequence[str]) -> list[tuple[Bloc
         option = "config" if args.config else "set"
         found = " and ".join(f"{name} ({kind.__name__})" for kind, name in reversed(kinds.items()))
         raise RangeError(f"{option} must be given with blocks of one kind, not with {found}")
-    pairs = [(block, configuration(args, block.default, block.kind)) for block in blocks]
+    pairs = [(block, configuration(args, block.kind, block.default)) for block in blocks]
     for block, config in pairs:
         block.check(config)
     return pairs

@@ -11,12 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from accel import presets
-from accel.cli.terminal import add_config, check_block, command, is_device, make_folder, say, write
+from accel.cli.terminal import add_config, command, described, is_device, make_folder, say, write
 from accel.errors import RangeError
 
 EXAMPLES = """
-accel verilog stce --config tiny
+accel verilog stce --config edge-int8
+accel verilog gaussian --config gaussian-0004 --set stages=2
 accel verilog stce --config sat-vcu1525 -o stce.v
 """
 
@@ -25,21 +25,18 @@ def add(commands: Any) -> None:
     """Add the subcommand."""
     parser = command(commands, "verilog", verilog, EXAMPLES)
     parser.add_argument("block", metavar="BLOCK", help="a name of `accel list blocks`")
-    add_config(parser)
+    add_config(parser, default=None)
     parser.add_argument("-o", dest="file", metavar="FILE", default="-", help="where to write; - is standard output (default)")
 
 
 def verilog(args: argparse.Namespace) -> None:
-    """Write the Verilog of a block for an accelerator."""
-    from accel.sim.blocks import BLOCKS
-
-    check_block(args.block)
-    config = presets.load(args.config)
+    """Write the Verilog of a block."""
+    ((block, config),) = described(args, [args.block])
     if args.file != "-" and not is_device(Path(args.file)):
         make_folder(Path(args.file).parent)
-    say(f"converting {args.block} of {config.name}")
+    say(f"converting {block.name} of {config.name}")
     with _cache():
-        text = BLOCKS[args.block].verilog(config)
+        text = block.verilog(config)
     if args.file == "-":
         sys.stdout.write(text)
     else:
