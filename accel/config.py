@@ -256,6 +256,9 @@ class RbfConfig(Config):
         Largest absolute error of the sigmoid unit.
     luts : int
         Inputs of the look-up tables that are counted as cost: 4 or 6.
+    products : str
+        ``"device"``: the synthesis tool builds them, of the device's multipliers where it has some. ``"rows"``: written as rows of
+        additions, for a device without. The numbers are the same.
     stages : int
         0: combinational. Otherwise a register behind every step, and as many in each nonlinear unit [cycles], up to 8.
 
@@ -287,6 +290,7 @@ class RbfConfig(Config):
     y_bits: int = dataclasses.field(default=16, metadata=_range(8, 24))
     sigmoid_error: float = dataclasses.field(default=0.005, metadata=_range(1e-7, 0.25))
     luts: int = dataclasses.field(default=4, metadata={"enum": [4, 6]})
+    products: str = dataclasses.field(default="device", metadata={"enum": ["device", "rows"]})
     stages: int = dataclasses.field(default=0, metadata=_range(0, 8))
 
     def __post_init__(self) -> None:

@@ -62,6 +62,7 @@ VALUES: dict[type[Config], dict[str, tuple[Any, ...]]] = {
         "sum_frac": (0, 6, 12),
         "y_bits": (8, 12, 16),
         "sigmoid_error": (0.05, 0.01),
+        "products": ("device", "rows"),
         "stages": (0, 1, 3),
     },
 }
