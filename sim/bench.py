@@ -57,7 +57,7 @@ from amaranth import Shape
 from amaranth.hdl import UnusedElaboratable
 from amaranth.lib.wiring import In
 from cocotb.clock import Clock
-from cocotb.triggers import RisingEdge
+from cocotb.triggers import RisingEdge, Timer
 from numpy.typing import NDArray
 
 from accel.sim.blocks import BLOCKS
@@ -67,6 +67,7 @@ Waits = dict[str, NDArray[np.bool_]]
 
 ENVIRONMENT = "ACCEL_BENCH"
 PAUSES = (0.0, 0.2, 0.5, 0.8)
+PERIOD = 10  # of the clock [ns]: our choice
 IDLE = 4  # cycles after the last transfer in which nothing may happen
 HANG = 5000  # cycles without a transfer that mean it will never come
 
@@ -146,6 +147,7 @@ class Bench:
 
     def __init__(self, dut: Any, component: Any):
         self.dut = dut
+        self.clocked = hasattr(dut, "clk")  # a combinational block has neither clock nor reset
         members = {path: member for path, member, _ in component.signature.flatten(component)}
         self.streams_in: list[Port] = []
         self.streams_out: list[Port] = []
@@ -167,15 +169,20 @@ class Bench:
 
     async def reset(self) -> None:
         """Reset the block while its neighbours go on as they were, then silence them."""
-        self.dut.rst.value = 1
-        for _ in range(2):  # the first edge of a simulation comes before `rst` is driven
-            await RisingEdge(self.dut.clk)
-        self.dut.rst.value = 0
+        if self.clocked:
+            self.dut.rst.value = 1
+            for _ in range(2):  # the first edge of a simulation comes before `rst` is driven
+                await self.edge()
+            self.dut.rst.value = 0
         for port in self.streams_in:
             port.payload.value = 0
         for port in self.streams:
             port.high = False
             (port.valid if port in self.streams_in else port.ready).value = 0
+
+    def edge(self) -> RisingEdge | Timer:
+        """Return the trigger of a cycle's end; what a block without a clock shows has settled by then."""
+        return RisingEdge(self.dut.clk) if self.clocked else Timer(PERIOD, unit="ns")
 
     async def run(self, case: Case, rng: random.Random, pauses: dict[str, float], limit: int | None = None) -> int:
         """Run a case, or its first `limit` cycles; return its cycles or raise the first :class:`Mismatch`."""
@@ -204,12 +211,11 @@ class Bench:
         plain = max((len(port.words) for port in (*self.plain_in, *self.plain_out)), default=0)
         left = sum(len(port.words) for port in self.streams)
         first, last, idle, quiet = None, 0, 0, 0
-        edge = RisingEdge(self.dut.clk)
         for cycle in count():
             self._drive(cycle, rng, done=not left)
             if cycle == limit or idle == IDLE:
                 break
-            await edge
+            await self.edge()
             taken, given = self._sample(cycle)
             if taken and first is None:
                 first = cycle
@@ -313,7 +319,8 @@ async def cases(dut: Any) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UnusedElaboratable)
         bench = Bench(dut, block.component(config))
-    Clock(dut.clk, 10, unit="ns").start()
+    if bench.clocked:
+        Clock(dut.clk, PERIOD, unit="ns").start()
     report: dict[str, Any] = {"cases": 0, "words": 0, "cycles": 0, "spans": [], "mismatch": None}
     try:
         await bench.reset()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
 
-from accel.config import AcceleratorConfig, Config
+from accel.config import AcceleratorConfig, Config, FunctionConfig
 from accel.errors import ConfigError
 
 
@@ -58,10 +58,10 @@ class Block:
             If it is of another kind, or a field has a value that the block does not take.
         """
         if not isinstance(config, self.kind):
-            raise ConfigError(f"config must be of the kind {self.kind.__name__} for {self.name}, not {type(config).__name__}")
+            raise ConfigError(f"config must be of the kind {self.kind.__name__} for the block {self.name}, not {type(config).__name__}")
         for name, values in self.only.items():
             if (value := getattr(config, name)) not in values:
-                raise ConfigError(f"{name} must be one of {', '.join(map(str, values))} for {self.name}, not {value!r}")
+                raise ConfigError(f"{name} must be one of {', '.join(map(str, values))} for the block {self.name}, not {value!r}")
 
     def component(self, config: Config) -> Any:
         """Build the Amaranth component."""
@@ -78,6 +78,12 @@ class Block:
 ELEMENT = "bundle act_bits weight_bits acc_bits overflow mult_stages add_stages"
 ARRAY = f"rows cols port {ELEMENT}"
 CORE = f"{ARRAY} mult_bits acc_rows param_rows"
+FUNCTION = "function scale in_bits in_frac out_bits out_frac error luts method stages"
+
+
+def _function(name: str, summary: str, *functions: str) -> Block:
+    return Block(name, summary, FUNCTION, "function", FunctionConfig, name, {"function": functions})
+
 
 BLOCKS = {
     block.name: block
@@ -91,6 +97,9 @@ BLOCKS = {
         Block("postprocess", "bias, requantisation, zero point and clip, by channel", "cols act_bits acc_bits mult_bits param_rows"),
         Block("core", "`stce`, `accumulator`, `vector` and `postprocess`, wired: a layer from operands to results", CORE),
         Block("lfsr", "words of stochastic rounding, one lane per column", "cols"),
+        _function("gaussian", "2^-t, e^-u or e^(-d^2/2) to a stated error, combinational or pipelined", "exp2", "exp", "gaussian"),
+        _function("sigmoid", "1/(1 + e^-x), likewise", "sigmoid"),
+        _function("tanh", "hyperbolic tangent, likewise", "tanh"),
     )
 }
 

@@ -89,7 +89,7 @@ def test_waveform_of_a_run_without_a_difference(tmp_path):
         ({"seed": -1}, r"^seed must be 0 or more, not -1$"),
         ({"cases": 0}, r"^cases must be 1 or more, not 0$"),
         ({"mutant": "none"}, r"^mutant must be one of .*wrap-late.*, not 'none'$"),
-        ({"config": FunctionConfig()}, r"^config must be of the kind AcceleratorConfig for accumulator, not FunctionConfig$"),
+        ({"config": FunctionConfig()}, r"^config must be of the kind AcceleratorConfig for the block accumulator, not FunctionConfig$"),
     ],
 )
 def test_cosim_rejects(change, message):
@@ -172,7 +172,7 @@ def test_block_varies_known_fields():
 def test_block_takes_its_own_values_alone(monkeypatch):
     block = dataclasses.replace(BLOCKS["lfsr"], only={"overflow": ("wrap",)})
     block.check(dataclasses.replace(TINY, overflow="wrap"))
-    with pytest.raises(ConfigError, match=r"^overflow must be one of wrap for lfsr, not 'saturate'$"):
+    with pytest.raises(ConfigError, match=r"^overflow must be one of wrap for the block lfsr, not 'saturate'$"):
         block.check(TINY)
     monkeypatch.setitem(BLOCKS, "lfsr", block)
     assert {dataclasses.asdict(config)["overflow"] for config in (configs.tiny("lfsr"), *configs.always("lfsr"))} == {"wrap"}
