@@ -42,7 +42,7 @@ def test_wheel_holds_every_file(wheel):
     with zipfile.ZipFile(wheel) as archive:
         packed = {name for name in archive.namelist() if ".dist-info/" not in name}
     tree = {Path("accel"): ROOT / "accel", Path("accel/rtl"): ROOT / "rtl", Path("accel/sim"): ROOT / "sim"}
-    kept = {".py", ".typed", ".yaml", ".json", ".onnx", ".npz"}
+    kept = {".py", ".typed", ".yaml", ".json", ".onnx", ".npz", ".csv"}
     files = {str(at / path.relative_to(root)) for at, root in tree.items() for path in root.rglob("*") if path.suffix in kept}
     assert packed == files
 

@@ -7,6 +7,7 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from accel.cli import scalesim
 from accel.cli.terminal import Progress, add_config, command, configuration, make_folder, say, table, write
 from accel.config import AcceleratorConfig
 from accel.errors import RangeError
@@ -21,6 +22,7 @@ accel simulate digits-cnn
 accel simulate digits-cnn --pattern 2:8 --batch 16 --config sat-vcu1525
 accel simulate model.onnx --inputs x.npz --out results
 accel simulate model.onnx --json | jq .cycles
+accel simulate resnet18 --compat scalesim --cfg scale.cfg --out results
 """
 
 
@@ -41,6 +43,10 @@ def add(commands: Any) -> None:
     )
     parser.add_argument("--out", metavar="DIR", type=Path, help="write result.json, layers.csv and, with inputs, outputs.npz there")
     parser.add_argument("--json", action="store_true", help="print the result as JSON instead of a table")
+    parser.add_argument("--compat", choices=["scalesim"], help="report as SCALE-Sim 3.0.0 does; NETWORK is its topology .csv, or resnet18")
+    parser.add_argument(
+        "--cfg", metavar="FILE", type=Path, help="SCALE-Sim's architecture (default: the array of --config, outputs stationary)"
+    )
 
 
 def add_network(parser: argparse.ArgumentParser) -> None:
@@ -53,6 +59,11 @@ def simulate(args: argparse.Namespace) -> None:
 
     Cycles are those of array, vector unit and post-processor; they exclude memory.
     """
+    if args.compat:
+        scalesim.simulate(args)
+        return
+    if args.cfg:
+        raise RangeError(f"cfg must come with --compat scalesim, not alone ({str(args.cfg)!r})")
     from accel.engine import simulate as run
     from accel.graph import load
 

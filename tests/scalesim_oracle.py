@@ -1,0 +1,141 @@
+"""What SCALE-Sim 3.0.0 writes into COMPUTE_REPORT.csv for the inputs below; `scalesim.json` holds the lines.
+
+Run by hand, in an environment of its own (about half an hour; SCALE-Sim 3.0.0 does not run on numpy 2.4):
+
+    pip install scalesim==3.0.0 numpy==2.2.6
+    python tests/scalesim_oracle.py
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+import tempfile
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+
+CONV = "Layer name, IFMAP Height, IFMAP Width, Filter Height, Filter Width, Channels, Num Filter, Strides, Sparsity,"
+GEMM = "Layer, M, N, K, Sparsity,"
+FIXTURE = Path(__file__).with_name("scalesim.json")
+RESNET18 = Path(__file__).parents[1] / "accel" / "networks" / "resnet18.csv"
+COMMAND = "pip install scalesim==3.0.0 numpy==2.2.6 && python tests/scalesim_oracle.py"
+
+
+def cfg(rows: int, cols: int, dataflow: str, sram: tuple[int, int, int] = (64, 64, 64), sparse: bool = False) -> str:
+    """Text of an architecture file with every key that SCALE-Sim insists on."""
+    layout = [
+        f"{operand}{key}: {value}"
+        for operand in ("Ifmap", "Filter")
+        for key, value in (("CustomLayout", False), ("SRAMBankBandwidth", 10), ("SRAMBankNum", 10), ("SRAMBankPort", 2))
+    ]
+    lines = [
+        "[general]", "run_name: oracle",
+        "[architecture_presets]", f"ArrayHeight: {rows}", f"ArrayWidth: {cols}",
+        *(f"{name}SramSzkB: {size}" for name, size in zip(("Ifmap", "Filter", "Ofmap"), sram, strict=True)),
+        "IfmapOffset: 0", "FilterOffset: 10000000", "OfmapOffset: 20000000",
+        f"Dataflow: {dataflow}", "Bandwidth: 10", "ReadRequestBuffer: 32", "WriteRequestBuffer: 32",
+        "[layout]", *layout,
+        "[sparsity]", f"SparsitySupport: {str(sparse).lower()}", "SparseRep: ellpack_block", "OptimizedMapping: false", "BlockSize: 8",
+        "RandomNumberGeneratorSeed: 40",
+        "[run_presets]", "InterfaceBandwidth: CALC", "UseRamulatorTrace: False",
+    ]  # fmt: skip
+    return "\n".join(lines) + "\n"
+
+
+def unpadded() -> str:
+    """ResNet-18 as SCALE-Sim's users write it: the layers' inputs as they are, no border for the zero padding."""
+    rows, before = ["conv1, 224, 224, 7, 7, 3, 64, 2,"], 64
+    for size, filters in ((56, 64), (28, 128), (14, 256), (7, 512)):
+        for block in range(2):
+            down = filters > 64 and block == 0
+            entry = f"{2 * size}, {2 * size}" if down else f"{size}, {size}"
+            rows.append(f"conv{size}_{block}a, {entry}, 3, 3, {before}, {filters}, {1 + down},")
+            rows.append(f"conv{size}_{block}b, {size}, {size}, 3, 3, {filters}, {filters}, 1,")
+            if down:
+                rows.append(f"conv{size}_s, {entry}, 1, 1, {before}, {filters}, 2,")
+            before = filters
+    return "\n".join([CONV, *rows, "fc, 1, 1, 1, 1, 512, 1000, 1,"]) + "\n"
+
+
+def sparse(text: str, pattern: str) -> str:
+    """Add the same pattern to every layer."""
+    head, *rows = text.splitlines()
+    return "\n".join([head, *(f"{row} {pattern}," for row in rows)]) + "\n"
+
+
+def small(rng: random.Random) -> tuple[str, str]:
+    """Layers that take SCALE-Sim seconds: odd sizes, strides that leave a rest, patterns that leave a short group."""
+
+    def pattern() -> str:
+        m = rng.choice((1, 2, 4, 4, 8))
+        return f"{rng.randint(1, m)}:{m}"
+
+    conv, gemm = [CONV], [GEMM]
+    for i in range(12):
+        fh, fw = rng.randint(1, 4), rng.randint(1, 4)
+        sizes = fh + rng.randint(0, 9), fw + rng.randint(0, 9), fh, fw, rng.randint(1, 9), rng.randint(1, 20), rng.randint(1, 3)
+        conv.append(f"{'DP' if i == 7 else ''}c{i}, {', '.join(map(str, sizes))}, {pattern()},")
+        gemm.append(f"g{i}, {rng.randint(1, 40)}, {rng.randint(1, 40)}, {rng.randint(1, 60)}, {pattern()},")
+    return "\n".join(conv) + "\n", "\n".join(gemm) + "\n"
+
+
+def cases() -> Iterator[tuple[str, str, str]]:
+    """Name, topology and architecture of every run."""
+    conv, gemm = small(random.Random(4))
+    arrays = ((4, 4), (8, 3), (3, 8), (16, 16), (1, 5), (5, 1), (7, 7))
+    for i, (rows, cols) in enumerate(arrays):
+        for j, dataflow in enumerate(("os", "ws", "is")):
+            sram = (1 + i % 2, 1 + j % 2, 1 + (i + j) % 2)
+            yield f"conv {rows}x{cols} {dataflow}", conv, cfg(rows, cols, dataflow, sram, sparse=(i + j) % 3 > 0)
+            yield f"gemm {rows}x{cols} {dataflow}", gemm, cfg(rows, cols, dataflow, sram, sparse=(i + j) % 3 > 0)
+    for name, text in (("resnet18", RESNET18.read_text()), ("unpadded", unpadded())):
+        for dataflow in ("os", "ws", "is"):
+            yield f"{name} 32x32 {dataflow}", text, cfg(32, 32, dataflow)
+        for dataflow, pattern in (("os", "2:4"), ("ws", "2:4"), ("is", "2:4"), ("ws", "1:4")):
+            if name == "unpadded" or pattern == "2:4":
+                yield f"{name} 32x32 {dataflow} {pattern}", sparse(text, pattern), cfg(32, 32, dataflow, sparse=True)
+
+
+def report(topology: str, architecture: str) -> list[str]:
+    """Lines of COMPUTE_REPORT.csv; layers of one shape are run once, and only one is held at a time."""
+    from scalesim.layout_utils import layouts
+    from scalesim.scale_config import scale_config
+    from scalesim.single_layer_sim import single_layer_sim
+    from scalesim.topology_utils import topologies
+
+    with tempfile.TemporaryDirectory() as folder:
+        csv, ini = Path(folder, "topology.csv"), Path(folder, "scale.cfg")
+        csv.write_text(topology)
+        ini.write_text(architecture)
+        config, layers = scale_config(), topologies()
+        config.read_conf_file(str(ini))
+        layers.load_arrays(topofile=str(csv), mnk_inputs=topology.startswith(GEMM))
+    known: dict[str, str] = {}
+    lines = []
+    for i in range(layers.get_num_layers()):
+        shape = str(layers.get_layer_params(i)[1:])
+        if shape not in known:
+            layer = single_layer_sim()
+            layer.set_params(layer_id=i, config_obj=config, topology_obj=layers, layout_obj=layouts(), verbose=False)
+            layer.run()
+            known[shape] = ", ".join(str(x) for x in layer.get_compute_report_items()) + ","
+        lines.append(f"{i}, {known[shape]}")
+    return lines
+
+
+def main() -> None:
+    """Run what the fixture does not hold yet, and write it after every run."""
+    versions = {name: metadata.version(name) for name in ("scalesim", "numpy")} | {"python": sys.version.split()[0]}
+    found = json.loads(FIXTURE.read_text()) if FIXTURE.exists() else {"command": COMMAND, "versions": versions, "cases": {}}
+    for name, topology, architecture in cases():
+        if name in found["cases"]:
+            continue
+        print(name, flush=True)
+        found["cases"][name] = report(topology, architecture)
+        FIXTURE.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
