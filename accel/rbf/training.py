@@ -14,7 +14,7 @@ from accel.config import RbfConfig
 from accel.errors import RangeError, ToolError
 from accel.golden.checks import integer
 from accel.rbf.data import NEEDED
-from accel.rbf.model import Parameters, RbfModel, Scaling, activations, encode, finite, outputs_of
+from accel.rbf.model import Parameters, RbfModel, Scaling, activations, encode, finite, outputs_of, sigmoid
 from accel.rbf.quantise import quantise
 
 METHODS = ("kmeans", "ols")
@@ -29,6 +29,7 @@ FACTORS = 2.0 ** np.arange(-3, 2.5, 0.5)  # of a rule's width
 NARROWEST, WIDEST = 1 / 4, 4.0  # of the median width: what every width is kept between, so that all fit one format
 PENALTIES = 10.0 ** np.arange(-8, 1)  # per training sample
 ACCURACY = 2.0**-11  # our choice: error of the nonlinear units where the words are long enough for it
+TOLERANCE = 1.02  # our choice: how much worse than the best, in cross-validation, smaller weights may be
 MARGIN = 0.1  # our choice: of a sigmoid's range, left free on both sides of a regression's targets
 
 Spread = Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64]]
@@ -53,10 +54,11 @@ def fit(
 ) -> RbfModel:
     """Train a radial-basis network and bring it to fixed point.
 
-    Features are standardised. Centres are the means of k-means, or the training samples that orthogonal least squares chooses; the rule of
-    the widths and its factor are those of least squared error in 5-fold cross-validation. The output weights of a linear output are those
-    of ridge regression on classes as 0 and 1 or on standardised targets; of a sigmoid they minimise the cross-entropy. The penalty is
-    chosen by cross-validation too, and is at least what a Gaussian unit with an independent error, uniform in +-`error`, amounts to.
+    Features are standardised. Centres are the means of k-means, or the training samples that orthogonal least squares chooses. The output
+    weights of a linear output are those of ridge regression on classes as 0 and 1 or on standardised targets; of a sigmoid they minimise
+    the cross-entropy. The rule of the widths, its factor and the penalty are chosen by 5-fold cross-validation: of those within 2 % of the
+    least error the ones with the smallest weights, which every error of fixed point is multiplied by. The penalty is at least what an
+    error of the Gaussian unit amounts to that is independent and uniform in +-`error`.
 
     Parameters
     ----------
@@ -255,15 +257,17 @@ def _train(
     folds[_spread(wanted, seed)] = np.arange(len(z)) % min(FOLDS, len(z))
     floor = error**2 / 3  # variance of what is uniform in +-error
     penalties = np.unique(np.maximum(PENALTIES, floor))
-    losses: dict[_Trial, NDArray[np.float64]] = {}
+    trials: dict[tuple[_Trial, float], NDArray[np.float64]] = {}  # loss, and the size of the weights
     for fold in range(folds.max() + 1):
         rest, out = folds != fold, folds == fold
         for trial, hidden in _hidden(z[rest], wanted[rest], method, neurons, seed):
             seen, unseen = activations(hidden, z[rest]), activations(hidden, z[out])
-            lost = [((unseen @ w.T + b - wanted[out]) ** 2).sum() for w, b in _ridges(seen, wanted[rest], penalties)]
-            losses[trial] = losses.get(trial, 0.0) + np.array(lost)
-    best = min(losses, key=lambda trial: float(losses[trial].min()))
-    penalty = float(penalties[losses[best].argmin()])
+            for penalty, (weights, biases) in zip(penalties.tolist(), _ridges(seen, wanted[rest], penalties), strict=True):
+                lost = ((unseen @ weights.T + biases - wanted[out]) ** 2).sum()
+                found = np.array([lost, np.abs(weights).sum(1).max()])
+                trials[trial, penalty] = trials.get((trial, penalty), np.zeros(2)) + found
+    enough = TOLERANCE * min(loss for loss, _ in trials.values())
+    best, penalty = min((key for key, (loss, _) in trials.items() if loss <= enough), key=lambda key: float(trials[key][1]))
     hidden = dict(_hidden(z, wanted, method, neurons, seed, best))[best]
     phi = activations(hidden, z)
     if output == "linear":
@@ -389,12 +393,11 @@ def _logistic(phi: NDArray[np.float64], wanted: NDArray[np.float64], penalty: fl
 
 
 def _penalty(phi: NDArray[np.float64], wanted: NDArray[np.float64], folds: NDArray[np.int64], penalties: NDArray[np.float64]) -> float:
-    """Return the penalty of the least cross-entropy in cross-validation of the output weights."""
+    """Return the largest penalty within the tolerance of the least squared error in cross-validation of a sigmoid's weights."""
     losses = np.zeros(len(penalties))
     for fold in range(folds.max() + 1):
         rest, out = folds != fold, folds == fold
         for i, penalty in enumerate(penalties):
             weights, biases = _logistic(phi[rest], wanted[rest], penalty)
-            total = phi[out] @ weights.T + biases
-            losses[i] += (np.logaddexp(0, total) - wanted[out] * total).sum()
-    return float(penalties[losses.argmin()])
+            losses[i] += ((sigmoid(phi[out] @ weights.T + biases) - wanted[out]) ** 2).sum()
+    return float(penalties[losses <= TOLERANCE * losses.min()].max())
