@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from accel.cli.terminal import add_config, command, described, is_device, make_folder, say, write
+from accel.config import Config
 from accel.errors import RangeError
 
 EXAMPLES = """
@@ -32,16 +33,21 @@ def add(commands: Any) -> None:
 def verilog(args: argparse.Namespace) -> None:
     """Write the Verilog of a block."""
     ((block, config),) = described(args, [args.block])
-    if args.file != "-" and not is_device(Path(args.file)):
-        make_folder(Path(args.file).parent)
+    convert(block, config, args.file)
+
+
+def convert(block: Any, config: Config, file: str) -> None:
+    """Write the Verilog of a block of :data:`accel.sim.blocks.BLOCKS` to a file, or to standard output for ``-``."""
+    if file != "-" and not is_device(Path(file)):
+        make_folder(Path(file).parent)
     say(f"converting {block.name} of {config.name}")
     with _cache():
         text = block.verilog(config)
-    if args.file == "-":
+    if file == "-":
         sys.stdout.write(text)
     else:
-        write(Path(args.file), text)
-        say(f"{len(text.splitlines()):,} lines are in {args.file}")
+        write(Path(file), text)
+        say(f"{len(text.splitlines()):,} lines are in {file}")
 
 
 @contextmanager
