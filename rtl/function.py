@@ -103,7 +103,20 @@ def looked_up(node, address):
 
 def joined(node, *parts):
     """Concatenate parts of given widths."""
-    return Cat(Cat(part, Const(0, width - len(part))) for part, width in zip(parts, node.constants))
+    return Cat(Cat(part, Const(0, width - len(part))) for part, width in zip(parts, node.constants, strict=True))
+
+
+def multiplied(node, a, b):
+    """Multiply by one adder for each bit of the narrower operand: sums of many terms that a tool may reorder end as trees of look-up tables."""
+    if len(a) < len(b):
+        a, b = b, a
+    done, rest = [], Const(0, 1)
+    for position, bit in enumerate(b):
+        term = Mux(bit, a, 0)
+        rest = rest - term if b.shape().signed and position == len(b) - 1 else rest + term
+        done.append(rest[0])
+        rest = rest >> 1
+    return Cat(*done, rest).as_signed()
 
 
 EXPRESSIONS = {
@@ -113,7 +126,7 @@ EXPRESSIONS = {
     "table": looked_up,
     "add": lambda node, a, b: a + b,
     "subtract": lambda node, a, b: a - b,
-    "multiply": lambda node, a, b: a * b,
+    "multiply": multiplied,
     "shift": lambda node, x, by: x >> by,
     "complement": lambda node, x, where: x ^ where.replicate(node.bits),
     "below": lambda node, x: x < node.constants[0],

@@ -8,20 +8,38 @@ and makes inverting it negate it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import ceil, log2
 
 import numpy as np
-from numpy.typing import NDArray
 
 from accel.config import FunctionConfig
 from accel.functions.datapath import Builder, Datapath
 from accel.functions.evaluate import evaluate
+from accel.functions.pieces import Piece, Reals, Side
 from accel.functions.truth import truth
 
-Reals = NDArray[np.float64]
 FALLING = ("exp2", "exp", "gaussian")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A datapath that may keep the error.
+
+    Parameters
+    ----------
+    parameters : dict of str to int or str
+        What the method chose.
+    estimate : float
+        Look-up tables, before any number is known.
+    build : callable
+        Makes the datapath, or None where it is seen not to keep the error.
+    """
+
+    parameters: dict[str, int | str]
+    estimate: float
+    build: Callable[[], Datapath | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +82,33 @@ class Frame:
             return (1 << self.frac - 1) - self.centre
         return min((1 << self.frac) - self.centre, self.config.result.hi >> self.config.out_frac - self.frac)
 
+    @property
+    def side(self) -> Side:
+        """What a method is to approximate."""
+        return Side(self.target, self.reach, self.limit, self.falling, self.config.error * 2.0**self.frac)
+
+    @property
+    def parameters(self) -> dict[str, int | str]:
+        """What distinguishes the frames of a configuration."""
+        return {"frac": self.frac, "centre": self.centre, "negate": self.negate, "reach": self.reach}
+
     def target(self, m: Reals) -> Reals:
         """Return what the method approximates, in its LSBs, at real operands."""
         late = 0.5 if self.config.operand.signed and not self.negate else 0.0
         value = truth(self.config, m + late) - (0.5 if self.config.function == "sigmoid" else 0)
-        return value * 2.0**self.frac - 0.5 * self.centre
+        return np.minimum(value * 2.0**self.frac - 0.5 * self.centre, self.limit)
+
+    def plan(self, piece: Piece) -> Plan:
+        """Put a piece in place."""
+
+        def build() -> Datapath | None:
+            if (emit := piece.make()) is None:
+                return None
+            build, m = self.open()
+            return self.close(build, emit(build, m))
+
+        around = (self.whole + self.frac) * self.config.operand.signed + self.frac * (self.reach < self.whole)
+        return Plan(self.parameters | piece.parameters, piece.estimate + around / 2, build)
 
     def open(self) -> tuple[Builder, int]:
         """Begin a datapath; return it with the operand of the method."""

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from accel.config import FunctionConfig
 from accel.errors import ConfigError
-from accel.functions import table
+from accel.functions import split, table
 from accel.functions.cost import luts
 from accel.functions.datapath import Datapath
 from accel.functions.evaluate import evaluate
 from accel.functions.frame import FALLING
 from accel.functions.truth import truth
 
-METHODS = {"table": table.candidates}
-CHUNK = 1 << 18  # operands at once
+METHODS = {"base2": split.plans, "table": table.plans}
+SLACK = 1.3  # a plan is tried while its estimate is at most so many times the least cost found
+TRIES = 48  # datapaths among which the cheapest is chosen
+CHUNK = 1 << 16  # operands at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,19 +33,19 @@ class Design:
     ----------
     method : str
         A key of :data:`METHODS`.
-    parameters : dict of str to int
+    parameters : dict of str to int or str
         What the method chose.
     datapath : Datapath
     max_error, mean_error : float
         Absolute, against :func:`accel.functions.truth.truth`.
     zero_from : int, optional
-        Least operand from which on every result is zero, if there is one; of a Gaussian on both sides.
+        Least magnitude of the operand from which on every result is zero, if there is one.
     cost : float
         Look-up tables by :func:`accel.functions.cost.luts`.
     """
 
     method: str
-    parameters: dict[str, int]
+    parameters: dict[str, int | str]
     datapath: Datapath
     max_error: float
     mean_error: float
@@ -51,7 +54,7 @@ class Design:
 
 
 def design(config: FunctionConfig) -> Design:
-    """Find the cheapest datapath that keeps the error and is monotone and bounded.
+    """Find the cheapest datapath that keeps the error, is monotone and stays in [0, 1], tanh in [-1, 1].
 
     Parameters
     ----------
@@ -67,32 +70,118 @@ def design(config: FunctionConfig) -> Design:
     ConfigError
         If no datapath keeps the error; the message says which error can be kept.
     """
-    return _design(dataclasses.replace(config, name="unit", stages=0))
+    config = dataclasses.replace(config, name="unit", stages=0)
+    if found := _design(config):
+        return found
+    raise ConfigError(f"error must be at least {_least_error(config):.3g}, not {config.error}")
+
+
+def front(config: FunctionConfig, errors: Sequence[float]) -> list[Design]:
+    """Find the designs for several error targets that no other one undercuts in both error and cost.
+
+    Parameters
+    ----------
+    config : FunctionConfig
+        Its `error` has no influence.
+    errors : sequence of float
+        Targets; those that cannot be kept are left out.
+
+    Returns
+    -------
+    list of Design
+        By falling error and rising cost.
+    """
+    wanted = [dataclasses.replace(config, name="unit", stages=0, error=error) for error in errors]
+    found = sorted((one for target in wanted if (one := _design(target))), key=lambda one: (one.cost, one.max_error))
+    kept: list[Design] = []
+    for one in found:
+        if not kept or one.max_error < kept[-1].max_error:
+            kept.append(one)
+    return kept
 
 
 @lru_cache(maxsize=256)
-def _design(config: FunctionConfig) -> Design:
+def _design(config: FunctionConfig) -> Design | None:
+    """Find the cheapest datapath, None if there is none."""
     names = METHODS if config.method == "auto" else (config.method,)
-    found = [(luts(path, config.luts), name, parameters, path) for name in names for parameters, path in METHODS[name](config)]
-    for cost, name, parameters, path in sorted(found, key=lambda one: one[0]):
+    planned = [(plan.estimate, name, plan) for name in names for plan in METHODS[name](config)]
+    built: list[tuple[float, str, dict[str, int | str], Datapath]] = []
+    for estimate, name, plan in sorted(planned, key=lambda one: one[0]):
+        if len(built) >= TRIES or (built and estimate > SLACK * min(cost for cost, *_ in built)):
+            if figures := _first(config, built):
+                return figures
+            built = []
+        if path := plan.build():
+            built.append((luts(path, config.luts), name, plan.parameters, path))
+    return _first(config, built)
+
+
+def _first(config: FunctionConfig, built: list[tuple[float, str, dict[str, int | str], Datapath]]) -> Design | None:
+    """Return the cheapest one that passes over all operands."""
+    for cost, name, parameters, path in sorted(built, key=lambda one: one[0]):
         if figures := measure(config, path):
             return Design(name, parameters, path, *figures, cost)
-    raise ConfigError(f"error must be at least ?, not {config.error}")
+    return None
+
+
+def _least_error(config: FunctionConfig) -> float:
+    """Find an error that can be kept, by doubling the target."""
+    error = config.error
+    while error < 1:
+        error *= 2
+        if found := _design(dataclasses.replace(config, error=min(error, 0.25))):
+            return found.max_error
+    return error
 
 
 def measure(config: FunctionConfig, path: Datapath) -> tuple[float, float, int | None] | None:
-    """Run all operands; return the largest and the mean error and from where on all is zero, or None if a rule is broken."""
-    worst, total = 0.0, 0.0
-    for x in operands(config):
-        y = evaluate(path, x)
-        error = np.abs(y * 2.0**-config.out_frac - truth(config, x))
-        worst, total = max(worst, error.max()), total + error.sum()
-        if worst > config.error:
+    """Run all operands through a datapath.
+
+    Parameters
+    ----------
+    config : FunctionConfig
+    path : Datapath
+
+    Returns
+    -------
+    tuple or None
+        Largest and mean absolute error, and the least magnitude from which on all results are zero, if there is one. None if the error
+        is not kept, the results are not monotone (of a Gaussian in the magnitude) or leave [0, 1] (of tanh [-1, 1]).
+    """
+    even, falling = config.function == "gaussian", config.function in FALLING
+    one = 1 << config.out_frac
+    bounds = (-one if config.function == "tanh" else 0, one)
+    worst = total = 0.0
+    zero_from = 0
+    before = [np.empty(0, np.int64)] * 2
+    for x in _operands(config):
+        sides = []
+        for operand in (x, ~x) if even else (x,):
+            y = evaluate(path, operand)
+            error = np.abs(y / one - truth(config, operand))
+            worst, total = max(worst, float(error.max())), total + float(error.sum())
+            if worst > config.error or y.min() < bounds[0] or y.max() > bounds[1]:
+                return None
+            if y.any():
+                zero_from = int(x[np.flatnonzero(y)[-1]]) + 1 + (operand is not x)
+            sides.append(y)
+        sides = [np.append(old[-2:], new) for old, new in zip(before, sides, strict=False)]
+        if not _ordered(sides if falling else [-sides[0]]):
             return None
-    return float(worst), float(total) / (1 << config.in_bits), None
+        before = sides
+    last = (config.operand.hi + even) if falling else 0
+    return worst, total / (1 << config.in_bits), zero_from if zero_from <= last else None
 
 
-def operands(config: FunctionConfig) -> Iterator[np.ndarray]:
-    """Yield all operands in ascending order, some at a time."""
-    for first in range(config.operand.lo, config.operand.hi + 1, CHUNK):
+def _ordered(sides: list[NDArray[np.int64]]) -> bool:
+    """Tell whether results never rise, with the magnitude if the second side are those of ~x: of the magnitude greater by one."""
+    if any((np.diff(side) > 0).any() for side in sides):
+        return False
+    return len(sides) == 1 or bool((sides[1] <= sides[0]).all() and (sides[0][2:] <= sides[1][:-2]).all())
+
+
+def _operands(config: FunctionConfig) -> Iterator[NDArray[np.int64]]:
+    """Yield all operands in ascending order, some at a time; of an even function those that are not negative."""
+    lo = 0 if config.function == "gaussian" else config.operand.lo
+    for first in range(lo, config.operand.hi + 1, CHUNK):
         yield np.arange(first, min(first + CHUNK, config.operand.hi + 1))
