@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from enum import IntEnum
 
 import accel
-from accel.cli import cosim, listing, rbf, run, simulate, synth, verilog
+from accel.cli import cosim, listing, prove, rbf, run, simulate, synth, verilog
 from accel.errors import AccelError, MismatchError, ToolError
 
 
@@ -87,6 +87,6 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"accel {accel.__version__}")
     commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for job in (simulate, verilog, cosim, synth, listing, rbf, run):
+    for job in (simulate, verilog, cosim, synth, prove, listing, rbf, run):
         job.add(commands)
     return top
