@@ -102,7 +102,7 @@ def _shipped(name: str) -> Dataset:
 
 def _npz(path: Path) -> Dataset:
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             sizes = sum(member.file_size for member in arrays.zip.infolist())
             found = {name: arrays[name] for name in ("x", "y") if name in arrays.files} if sizes <= LIMIT else None
     except OSError:

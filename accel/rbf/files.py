@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
@@ -116,11 +117,15 @@ def _parse(text: str) -> object:
             raise RangeError(f"members must be given once, not {', '.join(name for name, _ in pairs)}"[:200])
         return found
 
-    def constant(name: str) -> NoReturn:
-        raise RangeError(f"number must be finite, not {name}")
+    def number(digits: str) -> float:
+        if not math.isfinite(float(digits)):
+            raise RangeError(f"number must be finite, not {digits}")
+        return float(digits)
 
     try:
-        return json.loads(text, object_pairs_hook=unique, parse_constant=constant)
+        return json.loads(text, object_pairs_hook=unique, parse_float=number, parse_constant=number)
+    except RangeError:
+        raise
     except json.JSONDecodeError as error:
         raise RangeError(f"model must be JSON, not text with this fault in line {error.lineno}: {error.msg}") from None
     except (RecursionError, ValueError) as error:  # nested too deeply; an integer of thousands of digits

@@ -16,6 +16,7 @@ from accel.errors import RangeError
 from accel.files import write
 from accel.golden.rbf_network import rbf_network
 
+GREATEST = 1e100  # our choice: of features and targets, so that no sum of squares overflows
 BLOCK = 1 << 22  # our choice: activations computed at once [elements]
 
 
@@ -294,7 +295,7 @@ def sigmoid(x: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def finite(name: str, values: ArrayLike) -> NDArray[np.float64]:
-    """Return an array of finite numbers.
+    """Return an array of numbers whose squares are finite too.
 
     Raises
     ------
@@ -305,8 +306,9 @@ def finite(name: str, values: ArrayLike) -> NDArray[np.float64]:
     if array.dtype.kind not in "biuf":
         raise RangeError(f"{name} must be numbers, not {array.dtype}")
     array = array.astype(np.float64)
-    if not np.isfinite(array).all():
-        raise RangeError(f"{name} must be finite numbers, not {array[~np.isfinite(array)][0]}")
+    far = ~(np.abs(array) <= GREATEST)
+    if far.any():
+        raise RangeError(f"{name} must be numbers of at most {GREATEST:g}, not {array[far][0]}")
     return array
 
 

@@ -39,10 +39,12 @@ def quantise(
         What was trained.
     z : float64, shape (n, D)
         Scaled training samples.
-    name, output, units : str, str, int
+    name, output : str
         As in :class:`RbfConfig`.
     bits : int
         Width of every word [bits], 8 to 24.
+    units : int
+        As in :class:`RbfConfig`.
     error : float
         Largest absolute error of the Gaussian and of the sigmoid unit.
 

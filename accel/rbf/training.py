@@ -336,8 +336,8 @@ def _orthogonal(z: NDArray[np.float64], wanted: NDArray[np.float64], widths: NDA
 
 
 def _typical(z: NDArray[np.float64]) -> float:
-    """Return the root mean square of the distance between two samples."""
-    return math.sqrt(2 * float(z.var(0).sum()))
+    """Return the root mean square of the distance between two samples; 1 if they are all equal."""
+    return math.sqrt(2 * float(z.var(0).sum())) or 1.0
 
 
 def _neighbour(z: NDArray[np.float64], centres: NDArray[np.float64]) -> NDArray[np.float64]:

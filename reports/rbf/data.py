@@ -1,7 +1,7 @@
 """Radial-basis networks on real data, in floating point, fixed point and RTL: `python -m reports.rbf.data [SET ...]`.
 
-Of each set that ships with scikit-learn a quarter is held out, drawn evenly over the classes or targets; samples of it run through the RTL
-of the network, loaded with the trained parameters.
+Of each set that ships with scikit-learn a quarter is held out, drawn evenly over the classes or targets, ten times; samples of the first
+split run through the RTL of the network, loaded with the trained parameters.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from accel import rbf
 from accel.rbf.data import read
@@ -19,7 +20,8 @@ from accel.rbf.quantise import error_bound
 from accel.sim.rbf import cosim_model
 
 HELD_OUT = 0.25
-IN_RTL = 30  # held-out samples
+SPLITS = 10  # random ones; figures are means over them where nothing else is said
+IN_RTL = 30  # held-out samples of the first split
 
 
 class Task(NamedTuple):
@@ -40,29 +42,54 @@ TASKS = {
 }
 
 
+class Split(NamedTuple):
+    """A network trained with one split, and what it says of the samples held out."""
+
+    model: rbf.RbfModel
+    held: NDArray[np.float64]
+    fixed: rbf.Outputs
+    exact: rbf.Outputs
+
+    @property
+    def scores(self) -> tuple[float, float]:
+        """Score of the samples held out, in floating and in fixed point."""
+        told = self.model.training["scores"]["held out"]
+        return told["float"], told["fixed"]
+
+
+def split(name: str, seed: int) -> Split:
+    """Train the network of a set with the samples that a seed does not hold out."""
+    data = read(name)
+    assert data.y is not None
+    task = TASKS[name]._asdict()
+    model = rbf.fit(data.x, data.y, test=HELD_OUT, seed=seed, features=data.features, name=f"{name}-{TASKS[name].neurons}", **task)
+    held = data.x[rbf.split(data.y, HELD_OUT, seed)[1]]
+    return Split(model, held, model.simulate(held), model.reference(held))
+
+
 def measure(name: str, simulator: str | None) -> dict[str, Any]:
     """Return the row of one set; without a simulator nothing of the RTL."""
-    task, data = TASKS[name], read(name)
-    assert data.y is not None
-    model = rbf.fit(data.x, data.y, test=HELD_OUT, features=data.features, name=f"{name}-{task.neurons}", **task._asdict())
-    _, held = rbf.split(data.y, HELD_OUT, model.training["seed"])
-    x, scores = data.x[held], model.training["scores"]["held out"]
-    fixed, exact = model.simulate(x), model.reference(x)
+    splits = [split(name, seed) for seed in range(SPLITS)]
+    model, held = splits[0].model, splits[0].held
+    scores = np.array([found.scores for found in splits])
+    unlike = [np.sum(found.fixed.predictions != found.exact.predictions) for found in splits]
     row: dict[str, Any] = {
         "set": name,
         "features": model.config.dims,
-        **task._asdict(),
+        **TASKS[name]._asdict(),
         "training samples": model.training["samples"],
         "held-out samples": len(held),
+        "splits": SPLITS,
         "measure": model.measure,
-        **scores,
-        "difference": scores["fixed"] - scores["float"],
-        "unlike predictions": int(np.sum(fixed.predictions != exact.predictions)) if model.labels else None,
-        "largest difference of an output": float(np.abs(fixed.values - exact.values).max()),
-        "its bound": float(error_bound(model, model.inputs.forward(x)).max()),
+        "float": float(scores[:, 0].mean()),
+        "fixed": float(scores[:, 1].mean()),
+        "largest difference of a split": float(np.abs(scores[:, 1] - scores[:, 0]).max()),
+        "unlike predictions of all splits": int(sum(unlike)) if model.labels else None,
+        "largest difference of an output": max(float(np.abs(found.fixed.values - found.exact.values).max()) for found in splits),
+        "largest bound of it": max(float(error_bound(found.model, found.model.inputs.forward(found.held)).max()) for found in splits),
     }
     if simulator:
-        some = model.quantise(x[np.linspace(0, len(x) - 1, min(IN_RTL, len(x))).astype(np.int64)])
+        some = model.quantise(held[np.linspace(0, len(held) - 1, min(IN_RTL, len(held))).astype(np.int64)])
         found = cosim_model(model, some, simulator=simulator)
         row["rtl"] = {"simulator": simulator, "samples": found.words, "cycles": sum(found.spans), "differences": 0}
     return row
