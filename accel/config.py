@@ -327,6 +327,11 @@ class RbfConfig(Config):
         return FixedFormat(self.weight_bits, self.weight_frac)
 
     @property
+    def sum(self) -> FixedFormat:
+        """Format of an output's rounded sum."""
+        return FixedFormat(self.sum_bits, self.sum_frac)
+
+    @property
     def gaussian(self) -> FunctionConfig:
         """The unit of a neuron: 2^-t."""
         return FunctionConfig(
@@ -361,7 +366,7 @@ class RbfConfig(Config):
         """Format of an output."""
         if self.output == "sigmoid":
             return self.sigmoid.result
-        return FixedFormat(self.sum_bits, self.sum_frac)
+        return self.sum
 
     @property
     def passes(self) -> int:

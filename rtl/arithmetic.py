@@ -1,6 +1,6 @@
-"""Number rules of the datapath as combinational logic, shared by the blocks: overflow, rounding shift, clip, delay."""
+"""Number rules of the datapath as combinational logic, shared by the blocks: overflow, rounding shift, clip, delay, sums, products."""
 
-from amaranth import Cat, Const, Module, Mux, Signal, Value, signed
+from amaranth import Cat, Const, Module, Mux, Shape, Signal, Value, signed
 
 from accel.config import AcceleratorConfig
 from accel.formats import Overflow
@@ -13,6 +13,15 @@ def delay(m: Module, value: Value, cycles: int, name: str) -> Value:
         m.d.sync += held.eq(value)
         value = held
     return value
+
+
+def stage(m: Module, value: Value, registered: bool, name: str) -> Value:
+    """Return `value` from a register, or in the same cycle as a signal of that name."""
+    if registered:
+        return delay(m, value, 1, name)
+    held = Signal.like(value, name=name)
+    m.d.comb += held.eq(value)
+    return held
 
 
 def fits(value: Value, bits: int) -> Value:
@@ -75,3 +84,83 @@ def round_shift(m: Module, value: Value, shift: Value, rounding: Value, bits: in
 def clip(value: Value, lo: Value, hi: Value) -> Value:
     """Return the integer of `lo` to `hi` nearest to `value`; `lo` <= `hi`."""
     return Mux(value < lo, lo, Mux(value > hi, hi, value))
+
+
+def add(a: Value, b: Value) -> Value:
+    """Return the sum of two values that are both signed or both unsigned, as a carry chain of its own.
+
+    Yosys merges sums of sums into compressor trees, several times the look-up tables of the carry chains. It does not see through the
+    lowest bit of this one: it is made apart, and its carry enters the others through a bit below them.
+    """
+
+    def others(value, below):
+        bits = Cat(below, value[1:])
+        return bits.as_signed() if value.shape().signed else bits
+
+    bits = Cat(a[0] ^ b[0], (others(a, Const(1)) + others(b, a[0] & b[0]))[1:])
+    return bits.as_signed() if a.shape().signed else bits
+
+
+def total(m: Module, values: list[Value], ranks: bool, name: str) -> Value:
+    """Return the sum of values as a tree of additions, with `ranks` a register behind each of its :func:`levels`."""
+    for level in range(levels(len(values))):
+        pairs = [values[i : i + 2] for i in range(0, len(values), 2)]
+        values = [stage(m, add(*pair) if len(pair) == 2 else pair[0], ranks, f"{name}_{level}_{i}") for i, pair in enumerate(pairs)]
+    return values[0]
+
+
+def levels(count: int) -> int:
+    """Return the levels of a tree that adds `count` values."""
+    return (count - 1).bit_length()
+
+
+def multiply(m: Module, a: Value, b: Value, how: str) -> Value:
+    """Return the product of a value and an unsigned one; `how` is a configuration's `products`.
+
+    In rows: each bit of `b` adds `a` or nothing to what is left of the sum above the bits that are final. It subtracts -a, because the
+    left operand of a subtraction is what Yosys feeds to the carry chain: only then do choice and addition share a look-up table.
+    """
+    product = Signal((a * b).shape(), name="product")
+    if how == "device":
+        m.d.comb += product.eq(a * b)
+        return product
+    minus = Signal(signed(len(a) + 1), name="minus")
+    left, final = Mux(b[0], a, 0), []
+    for i in range(1, len(b)):
+        final.append(left[0])
+        rest = left[1:].as_signed() if a.shape().signed else left[1:]
+        left = Signal(Shape(len(a) + 1, a.shape().signed), name=f"row_{i}")
+        m.d.comb += left.eq(rest - Mux(b[i], minus, 0))
+    m.d.comb += [minus.eq(-a), product.eq(Cat(final, left))]
+    return product
+
+
+def square(m: Module, value: Value, how: str) -> Value:
+    """Return the square of a value, unsigned; `how` is a configuration's `products`, and in rows the value is unsigned.
+
+    In rows: each bit adds its square, and twice its products with the bits above it, which makes half as many as in a product. What it
+    adds is 4 h + 1 of the bits h above it, so it subtracts -(4 h + 1), all bits of 4 h inverted; see :func:`multiply`.
+    """
+    bits = len(value)
+    product = Signal(2 * bits, name="product")
+    if how == "device":
+        m.d.comb += product.eq(value * value)
+        return product
+    left, final = Const(0, 0), []
+    for i in range(bits):
+        row = Signal(bits - i + 1, name=f"row_{i}")  # with the rows before less than 2^(bits + i + 1)
+        m.d.comb += row.eq(left - Mux(value[i], ~Cat(Const(0, 2), value[i + 1 :]), 0))
+        final.append(row[:2])
+        left = row[2:]
+    m.d.comb += product.eq(Cat(final))
+    return product
+
+
+def saturate(value: Value, bits: int) -> Value:
+    """Return an unsigned value, or the largest of `bits` bits if it is larger."""
+    return value[:bits] | value[bits:].any().replicate(bits) if len(value) > bits else value
+
+
+def clamp(value: Value, bits: int) -> Value:
+    """Return the signed value of `bits` bits nearest to a signed value."""
+    return Mux(fits(value, bits), value[:bits].as_signed(), bound(value[-1], bits))

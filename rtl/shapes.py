@@ -1,10 +1,10 @@
 """Payload shapes of the streams between blocks: every width comes from the config or from `accel.isa`."""
 
-from amaranth import signed, unsigned
+from amaranth import Shape, signed, unsigned
 from amaranth.lib import data
 
 from accel import isa
-from accel.config import AcceleratorConfig
+from accel.config import AcceleratorConfig, RbfConfig
 from accel.lfsr import WORD_BITS
 
 
@@ -136,3 +136,30 @@ def words(config: AcceleratorConfig) -> data.ArrayLayout:
 def draw(config: AcceleratorConfig) -> data.StructLayout:
     """Lay out the lanes that take their word in a beat; `last` ends the tensor."""
     return data.StructLayout({"take": data.ArrayLayout(1, config.cols), "last": 1})
+
+
+def sample(config: RbfConfig) -> data.ArrayLayout:
+    """Lay out a sample of a radial-basis network, or a centre."""
+    return data.ArrayLayout(signed(config.x_bits), config.dims)
+
+
+def neuron(config: RbfConfig) -> data.StructLayout:
+    """Lay out a sample and the neuron it meets."""
+    return data.StructLayout({"x": sample(config), "centre": sample(config), "width": unsigned(config.width_bits)})
+
+
+def neuron_row(config: RbfConfig) -> data.StructLayout:
+    """Lay out the parameters of one neuron, and the address of that neuron; one behind the last are the biases, in `weight`."""
+    return data.StructLayout(
+        {
+            "address": unsigned(bits_for(config.neurons)),
+            "centre": sample(config),
+            "width": unsigned(config.width_bits),
+            "weight": data.ArrayLayout(signed(config.weight_bits), config.outputs),
+        }
+    )
+
+
+def results(config: RbfConfig) -> data.ArrayLayout:
+    """Lay out one result per output of a radial-basis network."""
+    return data.ArrayLayout(Shape(config.result.bits, config.result.signed), config.outputs)
