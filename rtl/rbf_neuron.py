@@ -5,6 +5,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from accel.config import RbfConfig
+from accel.functions.evaluate import idle_bits
 from accel.functions.generate import design
 
 from . import shapes
@@ -71,12 +72,11 @@ class RbfUnit(wiring.Component):
         m.d.comb += distance.eq(saturate(exact[: largest.bit_length()][2 * config.x_frac - config.distance_frac :], config.distance_bits))
         distance = stage(m, distance, registered, "distance_held")
 
-        # Exponent: rounded down and saturated; where the Gaussian is zero from some exponent on, only as far as to be beyond that.
+        # Exponent: rounded down and saturated, in the bits above those that the Gaussian then does not look at.
         scaled = multiply(m, distance, self.width, config.products)[config.distance_frac + config.width_frac - config.t_frac :]
-        largest, zero_from = config.gaussian.operand.hi, design(config.gaussian).zero_from or config.gaussian.operand.hi
-        kept = max(low for low in range(config.t_bits) if largest >> low << low >= zero_from or low == 0)
+        idle = idle_bits(design(config.gaussian).datapath)
         t = Signal(unsigned(config.t_bits))
-        m.d.comb += t.eq(Cat(scaled[:kept], saturate(scaled[kept:], config.t_bits - kept)))
+        m.d.comb += t.eq(Cat(scaled[:idle], saturate(scaled[idle:], config.t_bits - idle)))
 
         m.submodules.gaussian = gaussian = Function(config.gaussian)
         m.d.comb += [gaussian.i.valid.eq(1), gaussian.o.ready.eq(1)]

@@ -66,3 +66,10 @@ def evaluate(datapath: Datapath, x: NDArray[np.int64]) -> NDArray[np.int64]:
         arguments = [values[position] for position in node.arguments]
         values.append(x if node.operation == "input" else OPERATIONS[node.operation](node, *arguments))
     return np.broadcast_to(values[-1], x.shape)
+
+
+def idle_bits(datapath: Datapath) -> int:
+    """Count the low bits of an unsigned operand that do not matter where all bits above them are 1, in a datapath that never rises."""
+    last = datapath.input.hi
+    results = evaluate(datapath, np.array([last >> low << low for low in range(datapath.input.bits)]))
+    return int(np.flatnonzero(results == results[0])[-1])
