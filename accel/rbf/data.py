@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
+from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -79,10 +81,11 @@ def read(source: str | Path, target: str | None = None, features: Sequence[str] 
     if shipped:
         return _shipped(str(source))
     try:
-        size = path.stat().st_size
-        if size > LIMIT:
-            raise RangeError(f"{path}: data must be at most {LIMIT} bytes, not {size}")
-        return _npz(path) if path.suffix == ".npz" else _csv(path, target, features)
+        with path.open("rb") as file:
+            content = file.read(LIMIT + 1)
+        if len(content) > LIMIT:
+            raise RangeError(f"{path}: data must be at most {LIMIT} bytes, not more")
+        return _npz(path, content) if path.suffix == ".npz" else _csv(path, content.decode("utf-8-sig"), target, features)
     except FileNotFoundError:
         raise RangeError(f"data must be one of {', '.join(SETS)}, an .npz or a CSV file, not {str(source)!r}") from None
     except UnicodeDecodeError as error:
@@ -100,13 +103,11 @@ def _shipped(name: str) -> Dataset:
     return Dataset(name, found.data.astype(np.float64), found.target, tuple(map(str, found.get("feature_names"))), "target")
 
 
-def _npz(path: Path) -> Dataset:
+def _npz(path: Path, content: bytes) -> Dataset:
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             sizes = sum(member.file_size for member in arrays.zip.infolist())
             found = {name: arrays[name] for name in ("x", "y") if name in arrays.files} if sizes <= LIMIT else None
-    except OSError:
-        raise
     except Exception as error:  # what numpy and zipfile raise for a damaged file has no common base
         reason = str(error).partition(". ")[0] or type(error).__name__
         raise RangeError(f"{path}: data must be an .npz file of numbers, not one with this fault: {reason}") from None
@@ -120,29 +121,26 @@ def _npz(path: Path) -> Dataset:
     return Dataset(path.stem, x, found.get("y"), tuple(f"x{i}" for i in range(x.shape[1])), "y")
 
 
-def _csv(path: Path, target: str | None, features: Sequence[str] | None) -> Dataset:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        lines = _lines(path, csv.reader(file, strict=True))
-        _, names = next(lines, (1, []))
-        _check_names(path, names)
-        wanted, place = _columns(path, names, target, features)
-        texts: list[str] = []
-        rows: list[list[float]] = []
-        for line, cells in lines:
-            if len(cells) != len(names):
-                raise RangeError(f"{path}:{line}: row must be of {len(names)} values, not {len(cells)}")
-            rows.append([_number(path, line, names[i], cells[i]) for i in wanted])
-            if place is not None:
-                texts.append(cells[place].strip())
-                if not texts[-1]:
-                    raise RangeError(f"{path}:{line}: {names[place]} must be given, not empty")
-    if not rows:
+def _csv(path: Path, text: str, target: str | None, features: Sequence[str] | None) -> Dataset:
+    lines = _lines(path, csv.reader(io.StringIO(text, newline=""), strict=True))
+    _, names = next(lines, (1, []))
+    _check_names(path, names)
+    wanted, place = _columns(path, names, target, features)
+    values, told = array("d"), []
+    for line, cells in lines:
+        if len(cells) != len(names):
+            raise RangeError(f"{path}:{line}: row must be of {len(names)} values, not {len(cells)}")
+        values.extend(_number(path, line, names[i], cells[i]) for i in wanted)
+        if place is not None:
+            told.append(cells[place].strip())
+            if not told[-1]:
+                raise RangeError(f"{path}:{line}: {names[place]} must be given, not empty")
+    if not values:
         raise RangeError(f"{path}: data must be 1 row or more under the names, not 0")
-    y = None if place is None else _typed(texts)
+    y, name = (None, target or "") if place is None else (_typed(told), names[place])
     if y is not None and y.dtype.kind == "f":
-        finite(f"{path}: {names[place or 0]}", y)
-    target = target or "" if place is None else names[place]
-    return Dataset(path.stem, np.array(rows).reshape(len(rows), len(wanted)), y, tuple(names[i] for i in wanted), target)
+        finite(f"{path}: {name}", y)
+    return Dataset(path.stem, np.array(values).reshape(-1, len(wanted)), y, tuple(names[i] for i in wanted), name)
 
 
 def _lines(path: Path, reader: Any) -> Iterator[tuple[int, list[str]]]:

@@ -171,8 +171,8 @@ class RbfModel:
         """Run samples through the same network in real arithmetic, with the parameters before quantisation; see :meth:`simulate`."""
         return self._outputs(respond(self.reals, self.inputs.forward(self._features(x)), self.config.output))
 
-    def score(self, predictions: NDArray[Any], y: ArrayLike) -> float:
-        """Return the accuracy, or of a regression R^2 (the mean over several targets).
+    def score(self, predictions: NDArray[Any], y: ArrayLike) -> float | None:
+        """Return the accuracy, or of a regression R^2 (the mean over several targets); None where there is nothing to tell apart.
 
         Parameters
         ----------
@@ -187,6 +187,8 @@ class RbfModel:
             If `y` has another shape or holds what is no label or no finite number.
         """
         y = np.asarray(y)
+        if not len(predictions):
+            return None
         if self.labels is not None:
             if y.shape != predictions.shape:
                 raise RangeError(f"{self.target} must be of shape {predictions.shape}, not {y.shape}")
@@ -196,9 +198,7 @@ class RbfModel:
         if y.shape != predictions.shape:
             raise RangeError(f"{self.target} must be of shape {predictions.shape}, not {y.shape}")
         spread = ((y - y.mean(0)) ** 2).sum(0)
-        if not spread.all():
-            raise RangeError(f"{self.target} must vary to be scored, not be constant")
-        return float(np.mean(1 - ((y - predictions) ** 2).sum(0) / spread))
+        return float(np.mean(1 - ((y - predictions) ** 2).sum(0) / spread)) if spread.all() else None
 
     def save(self, path: str | Path) -> None:
         """Write the model as JSON, whole or not at all; :mod:`accel.rbf.files` describes it.

@@ -152,17 +152,14 @@ def fit(
         training={"method": method, **chosen, "seed": seed, "samples": len(train), "held out": len(held)},
     )
     parts = {"training": train, "held out": held} if len(held) else {"training": train}
-    return model.with_training(scores={part: scores(model, x[rows], y[rows]) for part, rows in parts.items()})
-
-
-def scores(model: RbfModel, x: NDArray[np.float64], y: NDArray[Any]) -> dict[str, Any]:
-    """Return what :meth:`RbfModel.score` says of a network in floating and in fixed point, None where targets do not vary."""
-    if model.labels is None and (np.ptp(y, axis=0) == 0).any():
-        return dict.fromkeys(("float", "fixed"))
-    return {
-        "float": model.score(model.reference(x).predictions, y),
-        "fixed": model.score(model.simulate(x).predictions, y),
+    scores = {
+        part: {
+            "float": model.score(model.reference(x[rows]).predictions, y[rows]),
+            "fixed": model.score(model.simulate(x[rows]).predictions, y[rows]),
+        }
+        for part, rows in parts.items()
     }
+    return model.with_training(scores=scores)
 
 
 def split(y: ArrayLike, test: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -200,14 +197,14 @@ def _labels(name: str, y: NDArray[Any], samples: int, task: str | None) -> tuple
         raise RangeError(f"{name} must be one value, or one row, for each of {samples} samples, not of shape {y.shape}")
     if not samples:
         raise RangeError("samples must be 1 or more, not 0")
-    if y.dtype.kind not in "US":
+    if y.dtype.kind != "U":
         finite(name, y)
-    whole = y.dtype.kind in "USbiu" or (task == "classification" and bool(np.all(y == np.rint(y))))
+    whole = y.dtype.kind in "Ubiu" or (task == "classification" and bool(np.all(y == np.rint(y))))
     if task == "classification" and (not whole or y.ndim != 1):
         raise RangeError(f"{name} must be texts or integers, one a sample, to be classes, not {y.dtype} of shape {y.shape}")
     if y.ndim == 2 and not 1 <= y.shape[1] <= CLASSES:
         raise RangeError(f"{name} must be at most {CLASSES} values a sample, not {y.shape[1]}")
-    text = y.dtype.kind in "US"
+    text = y.dtype.kind == "U"
     if text and (task == "regression" or y.ndim != 1):
         raise RangeError(f"{name} must be numbers for a regression, not text")
     found = np.unique(y) if y.ndim == 1 and whole and task != "regression" else None

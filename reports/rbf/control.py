@@ -33,6 +33,7 @@ LIMIT = 12.0  # N m, of the motor
 PERIOD, SUBSTEPS, STEPS = 0.005, 5, 4000  # s of control; steps of the plant in it; 20 s
 PUSH, PUSHED = 1.0, (8.0, 8.5)  # N m, s
 LOAD, LOADED = 1.2, 12.0  # of the mass, from this time on [s]
+SWINGS, SPEEDS = np.array([1.2, 0.4]), np.array([0.4, 1.0]) * np.pi  # of the reference, rad and rad/s
 NEURONS, SAMPLES, NOISE, SEED = 24, 600, 0.02, 0  # noise in N m
 KEPT = 4  # every so many steps of a series are written
 
@@ -56,11 +57,8 @@ def train() -> rbf.RbfModel:
 
 def reference(t: float) -> tuple[float, float, float]:
     """Return what the arm is to follow: angle, speed and acceleration [rad, rad/s, rad/s^2]."""
-    parts = [(1.2, 0.4 * np.pi), (0.4, 1.0 * np.pi)]  # rad, rad/s
-    angle, speed, acceleration = (
-        sum(a * w**n * wave(w * t) for a, w in parts) for n, wave in enumerate((np.sin, np.cos, lambda phase: -np.sin(phase)))
-    )
-    return float(angle), float(speed), float(acceleration)
+    sine, cosine = np.sin(SPEEDS * t), np.cos(SPEEDS * t)
+    return float(SWINGS @ sine), float(SWINGS * SPEEDS @ cosine), float(-SWINGS * SPEEDS**2 @ sine)
 
 
 @dataclass(frozen=True)
