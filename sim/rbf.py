@@ -39,20 +39,19 @@ def cosim_model(
     check_tools(simulator)
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch, "program.npz")
-        np.savez(file, allow_pickle=False, x=samples, **model.integers._asdict())
+        np.savez(file, allow_pickle=False, x=samples, **parameter_rows(model))
         return cosim("rbf_network", model.config, simulator, cases=1, waves=waves, out=out, program=file)
 
 
-def parameter_rows(model: RbfModel) -> list[int]:
-    """Return what the port `params` of the network is to be given, in order: a row per neuron, then the biases."""
+def parameter_rows(model: RbfModel) -> dict[str, NDArray[np.int64]]:
+    """Return the fields of what the port `params` of the network is to be given, in order: a row per neuron, then the biases."""
     centres, widths, weights, biases = model.integers
-    return pack(
-        shapes.neuron_row(model.config),
-        address=np.arange(len(widths) + 1),
-        centre=np.concatenate([centres, np.zeros_like(centres[:1])]),
-        width=np.append(widths, 0),
-        weight=np.concatenate([weights.T, biases[None]]),
-    )
+    return {
+        "address": np.arange(len(widths) + 1),
+        "centre": np.concatenate([centres, np.zeros_like(centres[:1])]),
+        "width": np.append(widths, 0),
+        "weight": np.concatenate([weights.T, biases[None]]),
+    }
 
 
 def memory_file(model: RbfModel) -> str:
@@ -65,4 +64,4 @@ def memory_file(model: RbfModel) -> str:
     ]
     digits = -(-layout.size // 4)
     head = [f"// parameters of {model.config.name}: {len(model.integers.widths)} neurons, then the biases; words of {layout.size} bits"]
-    return "\n".join([*head, *places, *(f"{word:0{digits}x}" for word in parameter_rows(model))]) + "\n"
+    return "\n".join([*head, *places, *(f"{word:0{digits}x}" for word in pack(layout, **parameter_rows(model)))]) + "\n"
