@@ -25,6 +25,7 @@ References
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -42,7 +43,7 @@ from accel.sparsity import Pattern
 COLUMNS = (
     "LayerID", "Total Cycles (incl. prefetch)", "Total Cycles", "Stall Cycles", "Overall Util %", "Mapping Efficiency %", "Compute Util %",
 )  # fmt: skip
-DRAINS = 1 << 16  # our choice: a layer that empties its scratchpad more often (it would take 0.2 s) is told no cycles with prefetch
+DRAINS = 1 << 18  # our choice: of a layer that empties its scratchpad more often (half a second) the cycles with prefetch are not told
 _KB = 1024  # words of a byte
 _SETS = 100  # parts of a scratchpad that is read; half of them are filled before the first cycle
 _READ_WORDS = 10  # per cycle of that filling
@@ -103,12 +104,10 @@ def simulate(topology: Topology, architecture: Architecture) -> tuple[LayerRepor
         raise ConfigError("InterfaceBandwidth must be CALC, not USER: how long the array waits for a given bandwidth is not modelled")
     if architecture.sparsity and architecture.row_wise:
         raise ConfigError("OptimizedMapping must be false, not true: patterns drawn at random for each filter are not modelled")
-    patterns = (layer.pattern if architecture.sparsity and not layer.pattern.dense else DENSE for layer in topology.layers)
     return tuple(
-        LayerReport(name=layer.name, m=layer.shape.m, n=layer.shape.n, k=layer.shape.k, pattern=pattern,
-                    **_account(layer.shape, pattern, architecture)._asdict())
-        for layer, pattern in zip(topology.layers, patterns, strict=True)
-    )  # fmt: skip
+        dataclasses.replace(_account(layer.shape, layer.pattern if architecture.sparsity else DENSE, architecture), name=layer.name)
+        for layer in topology.layers
+    )
 
 
 def compute_report(layers: Sequence[LayerReport]) -> str:
@@ -120,20 +119,9 @@ def compute_report(layers: Sequence[LayerReport]) -> str:
     return "".join(", ".join(map(str, row)) + ",\n" for row in rows)
 
 
-class _Account(NamedTuple):
-    """The fields of LayerReport that follow from shape, pattern and architecture."""
-
-    folds: int
-    total_cycles: int
-    prefetch_cycles: int | None
-    overall_utilisation: float
-    mapping_efficiency: float
-    compute_utilisation: float
-
-
 @lru_cache(maxsize=4096)
-def _account(shape: Gemm | Convolution, pattern: Pattern, architecture: Architecture) -> _Account:
-    """Account for one layer; networks repeat their shapes."""
+def _account(shape: Gemm | Convolution, pattern: Pattern, architecture: Architecture) -> LayerReport:
+    """Account for a layer without a name; networks repeat their shapes."""
     rows, cols, dataflow = architecture.rows, architecture.cols, architecture.dataflow
     m, n, k = shape.m, shape.n, kept(shape.k, pattern)
     # Along the rows and the columns of the array, and through it.
@@ -158,7 +146,12 @@ def _account(shape: Gemm | Convolution, pattern: Pattern, architecture: Architec
         _first_fetch(k * n, architecture.filter_kb, filter_first),
     )
     stop = _last_write(writes, architecture.ofmap_kb, total)
-    return _Account(
+    return LayerReport(
+        name="",
+        m=m,
+        n=n,
+        k=shape.k,
+        pattern=pattern,
         folds=folds,
         total_cycles=total,
         prefetch_cycles=None if stop is None else stop - start,
@@ -178,8 +171,8 @@ def _first_fetch(words: int, size_kb: int, first: int) -> int:
     part = _KB * size_kb // _SETS
     half = _SETS // 2
     if words < half * part:
-        return -math.ceil(-(-words // part) * part / _READ_WORDS)
-    return first - math.ceil(half * part / _READ_WORDS)
+        return -words // part * part // _READ_WORDS  # minus what is rounded up twice: to parts, to cycles
+    return first + -half * part // _READ_WORDS
 
 
 def _distinct_inputs(shape: Gemm | Convolution, pattern: Pattern) -> int:
@@ -188,9 +181,10 @@ def _distinct_inputs(shape: Gemm | Convolution, pattern: Pattern) -> int:
         return shape.m * kept(shape.k, pattern)
     sides = zip((shape.height, shape.width), (shape.filter_height, shape.filter_width), shape.outputs, strict=True)
     if pattern.dense:
-        area = math.prod(
-            (windows - 1) * min(shape.stride, window) + min(window, side - (windows - 1) * shape.stride) for side, window, windows in sides
-        )
+        area = 1
+        for side, window, windows in sides:
+            last = (windows - 1) * shape.stride  # where the last window begins: perhaps beyond the input
+            area *= (windows - 1) * min(shape.stride, window) + min(window, max(side - last, 0))
         return area * shape.channels
     # Whether tap (y, x) of channel c is kept depends on ((y * filter_width + x) * channels + c) modulo M alone.
     (down, down_counts), (along, along_counts) = (_taps(*side, shape.stride, pattern.m) for side in sides)
@@ -240,17 +234,6 @@ class _Writes(NamedTuple):
         rows = min(self.chunk, self.written - part * self.chunk)
         return (block * self.row_folds + part) * self.fold + self.end - rows + _diagonal(rest, rows, columns)
 
-    def before(self, cycle: int) -> int:
-        """Count the outputs written before a cycle."""
-        number, cycle = divmod(cycle, self.fold)
-        block, part = divmod(number, self.row_folds)
-        columns = min(self.width, self.across - block * self.width)
-        if columns <= 0:
-            return self.written * self.across
-        rows = min(self.chunk, self.written - part * self.chunk)
-        earlier = block * self.written * self.width + part * self.chunk * columns
-        return earlier + _in_diagonals(cycle - self.end + rows, rows, columns)
-
 
 def _diagonal(index: int, rows: int, cols: int) -> int:
     """Anti-diagonal, from 0, of element `index` of a matrix that is read along its anti-diagonals."""
@@ -263,42 +246,30 @@ def _diagonal(index: int, rows: int, cols: int) -> int:
     return short + (index - short * (short + 1) // 2) // short
 
 
-def _in_diagonals(count: int, rows: int, cols: int) -> int:
-    """Elements of a matrix in its first `count` anti-diagonals, which may be none or more than there are."""
-    short = min(rows, cols)
-    count = min(max(count, 0), rows + cols - 1)
-    rest = rows + cols - 1 - count
-    if count <= short:
-        return count * (count + 1) // 2
-    if rest < short:
-        return rows * cols - rest * (rest + 1) // 2
-    return short * (short + 1) // 2 + (count - short) * short
-
-
 def _last_write(writes: _Writes, size_kb: int, last: int) -> int | None:
     """Cycle in which the last output reaches memory.
 
     Outputs fill lines of `writes.width` words; a line that a drain finds unfinished goes as it is. SCALE-Sim takes all lines of a drain for
-    full but for the last one, so that its count of occupied words may fall short of the truth, and so it does here.
+    full but for the last one, so that its count of occupied words may fall short of the truth, and so it does here. A drain of d lines ends
+    before the array, with at most a line of outputs per cycle, has written what starts the next: neither ever waits for the other.
     """
     half = _KB * size_kb // 2
     width, outputs = writes.width, writes.written * writes.across
-    occupied = seen = fill = lines = drained = 0
-    busy_until = stop = 0
+    drain = -(-half // width)  # lines
+    if outputs > DRAINS * drain * width:
+        return None
+    occupied = seen = lines = drained = stop = 0
     unfinished: dict[int, int] = {}  # words that a line lacks
-    for _ in range(DRAINS):
-        index = max(seen + max(half + 1 - occupied, 1), writes.before(busy_until) + 1)
-        full, fill = divmod(fill + min(index, outputs) - seen, width)
+    while True:
+        index = seen + half + 1 - occupied
+        full, begun = divmod(min(index, outputs) - seen, width)
         lines += full
-        if fill:
-            unfinished[lines] = width - fill
+        if begun:
+            unfinished[lines] = width - begun
             lines += 1
-            fill = 0
         if index > outputs:
             return max(stop, last + lines - drained - 1)
-        until = min(drained - (-half // width), lines)
+        until = min(drained + drain, lines)
         occupied += index - seen - (until - drained) * width + unfinished.get(until - 1, 0)
-        busy_until = writes.cycle(index - 1) + until - drained - 1
-        stop = max(stop, busy_until)
+        stop = writes.cycle(index - 1) + until - drained - 1
         seen, drained = index, until
-    return None
