@@ -4,6 +4,9 @@ Run by hand, in an environment of its own (about half an hour; SCALE-Sim 3.0.0 d
 
     pip install scalesim==3.0.0 numpy==2.2.6
     python tests/scalesim_oracle.py
+
+`unpadded` in that file are the columns "Total Cycles (incl. prefetch)" and "Total Cycles" of the same release, run from its command line
+on the ResNet-18 that it ships, which has no borders: 32 x 32 elements, 64 KiB each, mode CALC. A run takes 200 to 255 s of processor time.
 """
 
 from __future__ import annotations
