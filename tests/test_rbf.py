@@ -20,6 +20,8 @@ from accel.rbf import data as datasets
 from accel.rbf import files, training
 from accel.rbf.model import activations
 from accel.rbf.quantise import error_bound
+from accel.rtl import shapes
+from accel.sim.pack import unpack
 
 RNG = np.random.default_rng(0)
 X = RNG.uniform(-1, 1, (60, 2))
@@ -639,6 +641,26 @@ def test_commands_reject(capsys, tmp_path, monkeypatch, table, saved, arguments,
     assert (code, out) == (2, "")
     assert re.search(rf"^accel: error: {message}$", err, re.MULTILINE)
     assert "Traceback" not in err
+
+
+def test_verilog_command(capsys, tmp_path, saved, wave):
+    """The rows beside the Verilog are the parameters, bit by bit."""
+    code, _, err = run(capsys, "verilog", saved, "-o", tmp_path / "wave.v")
+    assert code == 0, err
+    assert "module rbf_network" in (tmp_path / "wave.v").read_text()
+    lines = (tmp_path / "wave.mem").read_text().splitlines()
+    fields = unpack(shapes.neuron_row(wave.config), [int(line, 16) for line in lines if not line.startswith("//")])
+    centres, widths, weights, biases = wave.integers
+    assert fields["address"].tolist() == list(range(9))
+    np.testing.assert_array_equal(fields["centre"][:-1], centres)
+    np.testing.assert_array_equal(fields["width"][:-1], widths)
+    np.testing.assert_array_equal(fields["weight"], [*weights.T, biases])
+
+
+def test_cosim_command(capsys, tmp_path, table, saved):
+    code, shown, err = run(capsys, "cosim", saved, table, "--samples", 5, "--simulator", "icarus", "--out", tmp_path)
+    assert code == 0, err
+    assert re.search(r"^rbf +icarus +5 +\d+ +0 ", shown, re.MULTILINE)
 
 
 def test_models_are_frozen(wave):
