@@ -1,6 +1,6 @@
 """Radial-basis network: samples in, weighted sums of Gaussians out, parallel or with neurons that take turns."""
 
-from amaranth import Cat, Const, EnableInserter, Module, Mux, Signal, signed, unsigned
+from amaranth import Cat, Const, EnableInserter, Module, Mux, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -97,7 +97,7 @@ class RbfNetwork(wiring.Component):
         shift = config.phi_bits + config.weight_frac - config.sum_frac
         half = 1 << shift >> 1
         for k in range(config.outputs):
-            products = [multiply(path, weight[k], unit.phi, config.products) for weight, unit in zip(weights, units)]
+            products = [multiply(path, weight[k], unit.phi, config.products) for weight, unit in zip(weights, units, strict=True)]
             products = [stage(path, product, registered, f"product_{k}_{u}") for u, product in enumerate(products)]
             bias = Cat(Const(half % (1 << config.phi_bits), config.phi_bits), biases[k] + (half >> config.phi_bits)).as_signed()
             if turns:

@@ -81,7 +81,8 @@ class Case:
     label : str
         What a report calls the case.
     inputs, outputs : dict of str to list of int
-        Payloads of each port in order, packed by :func:`accel.sim.pack.pack`. A port that is not named stays idle.
+        Payloads of each port in order, packed by :func:`accel.sim.pack.pack`. A port that is not named stays idle. Those of an output
+        may be a :class:`Following`.
     predict : callable, optional
         From `valid` of the inputs and `ready` of the outputs, bool of shape (cycles,) by port, to `ready` of the inputs and `valid` of the
         outputs. Called with the cycles of an aborted run too.
@@ -103,6 +104,22 @@ class Case:
     setup: dict[str, list[int]] = field(default_factory=dict)
     fresh: bool = False
     place: Callable[[str, int], str] | None = None
+
+
+class Following(Sequence[int | None]):
+    """Payloads of an output that depend on the order in which inputs of several ports are accepted.
+
+    A bench derives from it; a payload is asked for when its output is first compared, and only those that inputs accepted so far, or
+    offered and shown in the same cycle, decide.
+    """
+
+    def restart(self) -> None:
+        """Begin the case, behind its setup."""
+        raise NotImplementedError
+
+    def accepted(self, port: str, position: int) -> None:
+        """Take note of an accepted payload, at its place in the inputs of the case; called before the cycle's outputs are compared."""
+        raise NotImplementedError
 
 
 class Mismatch(Exception):
@@ -205,6 +222,9 @@ class Bench:
             raise ValueError(f"ports must be among {', '.join(port.name for port in self.ports)}, not {', '.join(sorted(unknown))}")
         for port in self.ports:
             port.start(inputs.get(port.name, outputs.get(port.name, ())), pauses.get(port.name, 0.0))
+        self.following = [words for words in outputs.values() if isinstance(words, Following)]
+        for words in self.following:
+            words.restart()
 
     async def _loop(self, rng: random.Random, limit: int | None) -> tuple[int, int]:
         """Drive and sample, one turn per cycle; return the cycles of the first input and of the last output."""
@@ -261,6 +281,8 @@ class Bench:
             port.driven.append(port.high)
             port.shown.append(ready)
             if ready:
+                for words in self.following:
+                    words.accepted(port.name, port.done)
                 taken += 1
                 port.done += 1
                 port.free = True

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
 
-from accel.config import AcceleratorConfig, Config, FunctionConfig
+from accel.config import AcceleratorConfig, Config, FunctionConfig, RbfConfig
 from accel.errors import ConfigError
 
 
@@ -78,6 +78,8 @@ class Block:
 ELEMENT = "bundle act_bits weight_bits acc_bits overflow mult_stages add_stages"
 ARRAY = f"rows cols port {ELEMENT}"
 CORE = f"{ARRAY} mult_bits acc_rows param_rows"
+NEURON = "dims x_bits x_frac distance_bits distance_frac width_bits width_frac t_bits t_frac phi_bits error luts products stages"
+NETWORK = f"{NEURON} neurons outputs units weight_bits weight_frac output sum_bits sum_frac y_bits sigmoid_error"
 FUNCTION = "function scale in_bits in_frac out_bits out_frac error luts method stages"
 
 
@@ -100,6 +102,10 @@ BLOCKS = {
         _function("gaussian", "2^-t, e^-u or e^(-d^2/2) to a stated error, combinational or pipelined", "exp2", "exp", "gaussian"),
         _function("sigmoid", "1/(1 + e^-x), likewise", "sigmoid"),
         _function("tanh", "hyperbolic tangent, likewise", "tanh"),
+        Block("rbf_neuron", "Gaussian of the distance of a sample from a centre", NEURON, kind=RbfConfig, default="paper"),
+        Block(
+            "rbf_network", "neurons, all at once or in turns, their weighted sums and sigmoids", NETWORK, kind=RbfConfig, default="paper"
+        ),
     )
 }
 

@@ -10,6 +10,7 @@ from typing import Any
 from accel import presets
 from accel.config import AcceleratorConfig, Config, FunctionConfig, RbfConfig
 from accel.errors import ConfigError
+from accel.functions.generate import design
 from accel.sim.blocks import BLOCKS, Block
 
 VALUES: dict[type[Config], dict[str, tuple[Any, ...]]] = {
@@ -62,6 +63,7 @@ VALUES: dict[type[Config], dict[str, tuple[Any, ...]]] = {
         "sum_frac": (0, 6, 12),
         "y_bits": (8, 12, 16),
         "sigmoid_error": (0.05, 0.01),
+        "luts": (4, 6),
         "products": ("device", "rows"),
         "stages": (0, 1, 3),
     },
@@ -87,7 +89,7 @@ ALWAYS: dict[type[Config], tuple[Config, ...]] = {
         RbfConfig(
             name="odd", dims=3, neurons=5, outputs=2, units=2, x_bits=11, x_frac=7, distance_bits=13, distance_frac=6, width_bits=9,
             width_frac=5, t_bits=12, t_frac=8, phi_bits=9, error=0.02, weight_bits=7, weight_frac=4, output="linear", sum_bits=12,
-            sum_frac=6, stages=3,
+            sum_frac=6, products="rows", stages=3,
         ),
         presets.load("paper", RbfConfig),
     ),
@@ -191,8 +193,6 @@ def _config(kind: type[Config], name: str, drawn: dict[str, Any]) -> Config | No
 
 def _exists(config: Config | None) -> bool:
     """Tell whether the nonlinear units of a configuration can be designed."""
-    from accel.functions.generate import design
-
     units: tuple[FunctionConfig, ...] = ()
     if isinstance(config, FunctionConfig):
         units = (config,)

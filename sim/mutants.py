@@ -145,4 +145,85 @@ MUTANTS: dict[str, tuple[Mutant, ...]] = {
         Mutant("last-ignored", "rtl/lfsr.py", "drawn & self.i.payload.last", "drawn"),
         Mutant("bits-reversed", "rtl/lfsr.py", "for bits in parities()", "for bits in reversed(parities())"),
     ),
+    "rbf_neuron": (
+        Mutant(
+            "difference-narrow",
+            "rtl/rbf_neuron.py",
+            "difference = self.x[i] - self.centre[i]",
+            "difference = (self.x[i] - self.centre[i])[:-1].as_signed()",
+        ),
+        Mutant("sign-forgotten", "rtl/rbf_neuron.py", "difference = self.x[i] - self.centre[i]", "difference = self.x[i] + self.centre[i]"),
+        Mutant(
+            "magnitude-inverted-only", "rtl/rbf_neuron.py", "sign.replicate(len(value) - 1)) + sign)", "sign.replicate(len(value) - 1)))"
+        ),
+        Mutant(
+            "distance-wraps",
+            "rtl/rbf_neuron.py",
+            "config.distance_frac :], config.distance_bits)",
+            "config.distance_frac :][: config.distance_bits], config.distance_bits)",
+        ),
+        Mutant(
+            "distance-one-bit-low",
+            "rtl/rbf_neuron.py",
+            "[2 * config.x_frac - config.distance_frac :]",
+            "[max(0, 2 * config.x_frac - config.distance_frac - 1) :]",
+        ),
+        Mutant("exponent-wraps", "rtl/rbf_neuron.py", "saturate(scaled[idle:], config.t_bits - idle)", "scaled[idle : config.t_bits]"),
+        Mutant(
+            "exponent-saturates-low",
+            "rtl/rbf_neuron.py",
+            "saturate(scaled[idle:], config.t_bits - idle)",
+            "saturate(scaled[idle:], config.t_bits - idle - 1)",
+        ),
+        Mutant("saturation-sees-one-bit-less", "rtl/arithmetic.py", "value[bits:].any()", "value[bits + 1 :].any()"),
+        Mutant(
+            "width-early",
+            "rtl/rbf_neuron.py",
+            'self.i.payload.width, unit.lead, "width"',
+            'self.i.payload.width, max(0, unit.lead - 1), "width"',
+        ),
+        Mutant("rows-drop-carry", "rtl/arithmetic.py", "a[0] & b[0]", "0"),
+        Mutant("square-without-half", "rtl/arithmetic.py", "~Cat(Const(0, 2), value[i + 1 :])", "~Cat(Const(0, 1), value[i + 1 :])"),
+        Mutant("product-first-row-lost", "rtl/arithmetic.py", "left, final = Mux(b[0], a, 0), []", "left, final = Const(0, len(a)), []"),
+        Mutant("stall-ignored", "rtl/rbf_neuron.py", "advance.eq(self.o.ready | ~self.o.valid)", "advance.eq(1)"),
+    ),
+    "rbf_network": (
+        Mutant("half-forgotten", "rtl/rbf_network.py", "half = 1 << shift >> 1", "half = 0"),
+        Mutant("half-too-small", "rtl/rbf_network.py", "half = 1 << shift >> 1", "half = (1 << shift >> 1) - 1"),
+        Mutant("bias-forgotten", "rtl/rbf_network.py", "biases[k] + (half", "0 * biases[k] + (half"),
+        Mutant("clamp-to-wrong-bound", "rtl/arithmetic.py", "bound(value[-1], bits))\n", "bound(~value[-1], bits))\n"),
+        Mutant(
+            "row-off-by-one", "rtl/rbf_network.py", "self.params.payload.address == address", "self.params.payload.address == address + 1"
+        ),
+        Mutant(
+            "memory-off-by-one",
+            "rtl/rbf_network.py",
+            "local = self.params.payload.address - first",
+            "local = self.params.payload.address - first - 1",
+        ),
+        Mutant("memory-without-end", "rtl/rbf_network.py", "mine = write & (local >= 0) & (local < count)", "mine = write & (local >= 0)"),
+        Mutant("missing-neuron-weighs", "rtl/rbf_network.py", "Mux(weighing < count, value, 0)", "value"),
+        Mutant("turn-too-few", "rtl/rbf_network.py", "last.eq(turn == config.passes - 1)", "last.eq(turn >= config.passes - 2)"),
+        Mutant("sum-not-restarted", "rtl/rbf_network.py", "Mux(adding == 0, bias, exact)", "exact"),
+        Mutant("sum-finished-early", "rtl/rbf_network.py", "(adding == config.passes - 1)", "(adding == config.passes - 2)"),
+        Mutant("weights-late", "rtl/rbf_network.py", 'units[0].ranks - 1, "ahead"', 'units[0].ranks, "ahead"'),
+        Mutant("stall-ignored", "rtl/rbf_network.py", "advance.eq(self.o.ready | ~self.o.valid)", "advance.eq(1)"),
+        Mutant("memory-reads-on-a-wait", "rtl/rbf_network.py", "read.en.eq(advance)", "read.en.eq(1)"),
+        Mutant("row-while-samples-inside", "rtl/rbf_network.py", "self.params.ready.eq(~held.any())", "self.params.ready.eq(1)"),
+        Mutant(
+            "row-while-last-rank-holds", "rtl/rbf_network.py", "self.params.ready.eq(~held.any())", "self.params.ready.eq(~held[:-1].any())"
+        ),
+        Mutant(
+            "sample-beside-a-row",
+            "rtl/rbf_network.py",
+            "self.i.ready.eq(advance & last & ~self.params.valid)",
+            "self.i.ready.eq(advance & last)",
+        ),
+        Mutant(
+            "shown-result-gives-way",
+            "rtl/rbf_network.py",
+            "self.i.valid & (held | ~self.params.valid)",
+            "self.i.valid & ~self.params.valid",
+        ),
+    ),
 }

@@ -12,6 +12,7 @@ from accel.rbf import RbfModel
 from accel.rtl import shapes
 from accel.sim.harness import CosimResult, check_tools, cosim
 from accel.sim.pack import leaves, pack
+from accel.sim.tb_rbf_neuron import write_cases
 
 
 def cosim_model(
@@ -39,7 +40,7 @@ def cosim_model(
     check_tools(simulator)
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch, "program.npz")
-        np.savez(file, allow_pickle=False, x=samples, **parameter_rows(model))
+        write_cases(file, [parameter_rows(model) | {"x": samples}])
         return cosim("rbf_network", model.config, simulator, cases=1, waves=waves, out=out, program=file)
 
 

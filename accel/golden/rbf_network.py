@@ -70,4 +70,4 @@ def _rounded(config: RbfConfig, total: NDArray[np.int64]) -> NDArray[np.int64]:
     """Bring exact sums into the format of a sum: half up, saturated."""
     shift = config.phi_bits + config.weight_frac - config.sum_frac
     half = 1 << shift >> 1
-    return np.clip((total + half) >> shift, config.sum.lo, config.sum.hi)
+    return np.asarray(np.clip((total + half) >> shift, config.sum.lo, config.sum.hi))

@@ -23,7 +23,7 @@ from accel.timing.rbf_neuron import ranks as neuron_ranks
 
 
 def ranks(config: RbfConfig) -> tuple[int, int]:
-    """Registers that a turn passes up to the sum over all turns, exclusive of that, and registers from there on [cycles]."""
+    """Count the registers that a turn passes before that of the sum over all turns, and those from there on [cycles]."""
     units = -(-config.neurons // config.passes)  # none without a neuron
     turns = config.passes > 1
     behind = config.stages if config.output == "sigmoid" else 0
@@ -93,7 +93,8 @@ def rbf_network_trace(
     params_ready, i_ready, o_valid : bool, shape (cycles,)
     """
     before, behind = ranks(config)
-    return _trace(config.passes, before, behind, params_valid, i_valid, o_ready)
+    params_ready, i_ready, o_valid = _trace(config.passes, before, behind, params_valid, i_valid, o_ready)
+    return params_ready, i_ready, o_valid
 
 
 @kernel

@@ -15,12 +15,12 @@ from accel.timing.function import function_trace
 
 
 def levels(values: int) -> int:
-    """Levels of a tree that adds so many values, two at a time."""
+    """Count the levels of a tree that adds so many values, two at a time."""
     return (values - 1).bit_length()
 
 
 def ranks(config: RbfConfig) -> int:
-    """Registers between a sample and its activation [cycles]."""
+    """Count the registers between a sample and its activation [cycles]."""
     return 4 + levels(config.dims) + config.stages if config.stages else 0
 
 
