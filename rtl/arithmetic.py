@@ -131,15 +131,16 @@ def multiply(m: Module, a: Value, b: Value, how: str) -> Value:
         rest = left[1:].as_signed() if a.shape().signed else left[1:]
         left = Signal(Shape(len(a) + 1, a.shape().signed), name=f"row_{i}")
         m.d.comb += left.eq(rest - Mux(b[i], minus, 0))
-    m.d.comb += [minus.eq(-a), product.eq(Cat(final, left))]
+    bits = Cat(final, left)
+    m.d.comb += [minus.eq(-a), product.eq(bits.as_signed() if a.shape().signed else bits)]
     return product
 
 
 def square(m: Module, value: Value, how: str) -> Value:
     """Return the square of a value, unsigned; `how` is a configuration's `products`, and in rows the value is unsigned.
 
-    In rows: each bit adds its square, and twice its products with the bits above it, which makes half as many as in a product. What it
-    adds is 4 h + 1 of the bits h above it, so it subtracts -(4 h + 1), all bits of 4 h inverted; see :func:`multiply`.
+    In rows: bit i adds 4^i (4 h + 1), h the bits above it, which makes half as many as in a product. It subtracts -(4 h + 1), all bits of
+    4 h inverted; see :func:`multiply`. Up to bit i that is the square of all bits less that of those above: less than 2^(bits + i + 2).
     """
     bits = len(value)
     product = Signal(2 * bits, name="product")
@@ -148,8 +149,8 @@ def square(m: Module, value: Value, how: str) -> Value:
         return product
     left, final = Const(0, 0), []
     for i in range(bits):
-        row = Signal(bits - i + 1, name=f"row_{i}")  # with the rows before less than 2^(bits + i + 1)
-        m.d.comb += row.eq(left - Mux(value[i], ~Cat(Const(0, 2), value[i + 1 :]), 0))
+        row = Signal(min(bits - i + 2, 2 * (bits - i)), name=f"row_{i}")
+        m.d.comb += row.eq(left - Mux(value[i], ~Cat(Const(0, 2), value[i + 1 :], Const(0, 1)).as_signed(), 0))
         final.append(row[:2])
         left = row[2:]
     m.d.comb += product.eq(Cat(final))

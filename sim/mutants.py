@@ -182,8 +182,7 @@ MUTANTS: dict[str, tuple[Mutant, ...]] = {
             'self.i.payload.width, unit.lead, "width"',
             'self.i.payload.width, max(0, unit.lead - 1), "width"',
         ),
-        Mutant("rows-drop-carry", "rtl/arithmetic.py", "a[0] & b[0]", "0"),
-        Mutant("square-without-half", "rtl/arithmetic.py", "~Cat(Const(0, 2), value[i + 1 :])", "~Cat(Const(0, 1), value[i + 1 :])"),
+        Mutant("square-without-half", "rtl/arithmetic.py", "~Cat(Const(0, 2), value[i + 1 :]", "~Cat(Const(0, 1), value[i + 1 :]"),
         Mutant("product-first-row-lost", "rtl/arithmetic.py", "left, final = Mux(b[0], a, 0), []", "left, final = Const(0, len(a)), []"),
         Mutant("stall-ignored", "rtl/rbf_neuron.py", "advance.eq(self.o.ready | ~self.o.valid)", "advance.eq(1)"),
     ),
@@ -191,6 +190,7 @@ MUTANTS: dict[str, tuple[Mutant, ...]] = {
         Mutant("half-forgotten", "rtl/rbf_network.py", "half = 1 << shift >> 1", "half = 0"),
         Mutant("half-too-small", "rtl/rbf_network.py", "half = 1 << shift >> 1", "half = (1 << shift >> 1) - 1"),
         Mutant("bias-forgotten", "rtl/rbf_network.py", "biases[k] + (half", "0 * biases[k] + (half"),
+        Mutant("sum-drops-carry", "rtl/arithmetic.py", "a[0] & b[0]", "0"),
         Mutant("clamp-to-wrong-bound", "rtl/arithmetic.py", "bound(value[-1], bits))\n", "bound(~value[-1], bits))\n"),
         Mutant(
             "row-off-by-one", "rtl/rbf_network.py", "self.params.payload.address == address", "self.params.payload.address == address + 1"

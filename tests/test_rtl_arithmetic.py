@@ -11,7 +11,7 @@ from amaranth import Module, Signal, signed, unsigned
 from amaranth.sim import Simulator
 
 from accel.config import AcceleratorConfig
-from accel.rtl.arithmetic import clip, delay, overflow_rule, round_shift
+from accel.rtl.arithmetic import add, clamp, clip, delay, levels, multiply, overflow_rule, round_shift, saturate, square, total
 
 ROUND: list[Callable[[Fraction], int]] = [floor, lambda x: floor(x + Fraction(1, 2)), round]
 
@@ -30,6 +30,12 @@ def run(m: Module, inputs: Iterable[Signal], outputs: list[Signal], cases: Itera
     simulator.add_testbench(bench)
     simulator.run()
     return answers
+
+
+def values(signal: Signal) -> range:
+    """Return all that a signal can hold."""
+    half = 1 << len(signal) - 1
+    return range(-half, half) if signal.shape().signed else range(2 * half)
 
 
 @pytest.mark.parametrize("width", [4, 7])
@@ -95,3 +101,60 @@ def test_delay(cycles):
     simulator.add_testbench(bench)
     simulator.run()
     assert seen == [0] * cycles + list(range(1, 9 - cycles))
+
+
+@pytest.mark.parametrize("sign", [signed, unsigned])
+@pytest.mark.parametrize(("a", "b"), [(2, 2), (3, 5), (5, 3)])
+def test_sum_of_every_small_value(sign, a, b):
+    """Both operands signed or both unsigned, of equal and of different widths."""
+    m = Module()
+    x, y = Signal(sign(a)), Signal(sign(b))
+    result = add(x, y)
+    s = Signal(result.shape())
+    m.d.comb += s.eq(result)
+    cases = list(product(values(x), values(y)))
+    assert run(m, [x, y], [s], cases) == [(p + q,) for p, q in cases]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+def test_total_of_every_small_value(count):
+    m = Module()
+    terms = [Signal(signed(2), name=f"term_{i}") for i in range(count)]
+    s = Signal(signed(8))
+    m.d.comb += s.eq(total(m, terms, False, "sum"))
+    cases = list(product(range(-2, 2), repeat=count))
+    assert run(m, terms, [s], cases) == [(sum(case),) for case in cases]
+    assert levels(count) == {1: 0, 2: 1, 3: 2, 5: 3}[count]
+
+
+@pytest.mark.parametrize("how", ["device", "rows"])
+@pytest.mark.parametrize("sign", [signed, unsigned])
+@pytest.mark.parametrize("bits", [1, 2, 5])
+def test_product_of_every_small_value(how, sign, bits):
+    m = Module()
+    a, b = Signal(sign(4)), Signal(bits)
+    result = multiply(m, a, b, how)
+    p = Signal(result.shape())
+    m.d.comb += p.eq(result)
+    cases = list(product(values(a), values(b)))
+    assert run(m, [a, b], [p], cases) == [(x * y,) for x, y in cases]
+
+
+@pytest.mark.parametrize("how", ["device", "rows"])
+@pytest.mark.parametrize("bits", [1, 2, 7])
+def test_square_of_every_small_value(how, bits):
+    m = Module()
+    x, y = Signal(bits), Signal(2 * bits)
+    m.d.comb += y.eq(square(m, x, how))
+    assert run(m, [x], [y], [(v,) for v in values(x)]) == [(v * v,) for v in values(x)]
+
+
+@pytest.mark.parametrize("bits", [2, 4, 6])
+def test_saturation_of_every_small_value(bits):
+    """Of formats narrower than, as wide as and wider than the value; signed and unsigned."""
+    m = Module()
+    x, y, low, high = Signal(4), Signal(signed(4)), Signal(6), Signal(signed(6))
+    m.d.comb += [low.eq(saturate(x, bits)), high.eq(clamp(y, bits))]
+    most, least = (1 << bits - 1) - 1, -(1 << bits - 1)
+    cases = list(product(values(x), values(y)))
+    assert run(m, [x, y], [low, high], cases) == [(min(p, (1 << bits) - 1), max(least, min(q, most))) for p, q in cases]
