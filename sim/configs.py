@@ -32,11 +32,11 @@ VALUES: dict[type[Config], dict[str, tuple[Any, ...]]] = {
     FunctionConfig: {
         "function": ("exp2", "exp", "gaussian", "sigmoid", "tanh"),
         "scale": (1.0, 0.37, 3.0),
-        "in_bits": (8, 11, 16),
-        "in_frac": (0, 4, 9, 12),
-        "out_bits": (8, 12, 16, 24),
+        "in_bits": (8, 9, 12),
+        "in_frac": (0, 4, 9),
+        "out_bits": (8, 13, 24),
         "out_frac": (7, 8, 12, 16),
-        "error": (0.05, 0.01),
+        "error": (0.05, 0.02),
         "luts": (4, 6),
         "method": ("auto", "base2", "table", "linear"),
         "stages": (0, 1, 3, 8),
@@ -52,23 +52,26 @@ VALUES: dict[type[Config], dict[str, tuple[Any, ...]]] = {
         "distance_frac": (0, 5, 10),
         "width_bits": (4, 9, 16),
         "width_frac": (0, 5, 8),
-        "t_bits": (8, 11, 16),
-        "t_frac": (4, 8, 12),
+        "t_bits": (8, 9, 12),
+        "t_frac": (4, 5, 8),
         "phi_bits": (8, 12, 16),
-        "error": (0.05, 0.01),
+        "error": (0.05, 0.02),
         "weight_bits": (4, 9, 16),
         "weight_frac": (0, 4, 10),
         "output": ("linear", "sigmoid"),
-        "sum_bits": (8, 13, 16),
-        "sum_frac": (0, 6, 12),
+        "sum_bits": (8, 9, 12),
+        "sum_frac": (0, 4, 6),
         "y_bits": (8, 12, 16),
-        "sigmoid_error": (0.05, 0.01),
+        "sigmoid_error": (0.05, 0.02),
         "luts": (4, 6),
         "products": ("device", "rows"),
         "stages": (0, 1, 3),
     },
 }
-"""The values of each field that the long run pairs: the ends, a power of two and something odd."""
+"""The values of each field that the long run pairs: the ends, a power of two and something odd.
+
+Operands of nonlinear units are short, and errors wide, for designing a unit runs all of its operands through every candidate.
+"""
 
 ALWAYS: dict[type[Config], tuple[Config, ...]] = {
     AcceleratorConfig: (
@@ -87,8 +90,8 @@ ALWAYS: dict[type[Config], tuple[Config, ...]] = {
     ),
     RbfConfig: (
         RbfConfig(
-            name="odd", dims=3, neurons=5, outputs=2, units=2, x_bits=11, x_frac=7, distance_bits=13, distance_frac=6, width_bits=9,
-            width_frac=5, t_bits=12, t_frac=8, phi_bits=9, error=0.02, weight_bits=7, weight_frac=4, output="linear", sum_bits=12,
+            name="odd", dims=3, neurons=5, outputs=2, units=2, x_bits=11, x_frac=7, distance_bits=16, distance_frac=6, width_bits=9,
+            width_frac=9, t_bits=12, t_frac=8, phi_bits=9, error=0.02, weight_bits=7, weight_frac=4, output="linear", sum_bits=12,
             sum_frac=6, products="rows", stages=3,
         ),
         presets.load("paper", RbfConfig),

@@ -183,6 +183,7 @@ MUTANTS: dict[str, tuple[Mutant, ...]] = {
             'self.i.payload.width, max(0, unit.lead - 1), "width"',
         ),
         Mutant("square-without-half", "rtl/arithmetic.py", "~Cat(Const(0, 2), value[i + 1 :]", "~Cat(Const(0, 1), value[i + 1 :]"),
+        Mutant("square-rows-narrow", "rtl/arithmetic.py", "min(bits - i + 2,", "min(bits - i + 1,"),
         Mutant("product-first-row-lost", "rtl/arithmetic.py", "left, final = Mux(b[0], a, 0), []", "left, final = Const(0, len(a)), []"),
         Mutant("stall-ignored", "rtl/rbf_neuron.py", "advance.eq(self.o.ready | ~self.o.valid)", "advance.eq(1)"),
     ),
