@@ -8,6 +8,8 @@ from accel.config import FunctionConfig
 from accel.functions.cost import stages
 from accel.functions.generate import design
 
+from .verilog import once
+
 
 class Function(wiring.Component):
     """Compute the function that a configuration describes, one result per cycle.
@@ -61,6 +63,10 @@ class Function(wiring.Component):
             result = Signal(Shape(node.bits, node.signed), name=f"node_{position}")
             if node.operation == "input":
                 m.d.comb += result.eq(self.i.payload)
+            elif node.operation == "border":
+                for inside, outside in zip(arguments[0], result, strict=True):
+                    m.submodules += (border := Border())
+                    m.d.comb += [border.i.eq(inside), outside.eq(border.o)]
             else:
                 m.d.comb += result.eq(EXPRESSIONS[node.operation](node, *arguments))
             values.append([result])
@@ -74,6 +80,27 @@ class Function(wiring.Component):
                 m.d.sync += held.eq(Cat(self.i.valid, held))
         else:
             m.d.comb += [self.i.ready.eq(self.o.ready), self.o.valid.eq(self.i.valid)]
+        return m
+
+
+class Border(wiring.Component):
+    """One bit, passed on as a module of its own that synthesis keeps: nothing is optimised across it.
+
+    Members
+    -------
+    i : In(1)
+    o : Out(1)
+    """
+
+    i: In(1)
+    o: Out(1)
+    config = None
+
+    def elaborate(self, platform):
+        if shared := once(self, platform, clocked=False, a_keep_hierarchy=1):
+            return shared
+        m = Module()
+        m.d.comb += self.o.eq(self.i)
         return m
 
 

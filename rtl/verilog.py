@@ -54,7 +54,7 @@ class _Once:
         self.modules: dict[str, wiring.Component] = {}
 
 
-def once(component: wiring.Component, platform):
+def once(component: wiring.Component, platform, *, clocked: bool = True, **attributes):
     """Return an instance of the module that equal components share while Verilog is written, else None.
 
     The first line of `elaborate` of a component that stands in a design a thousand times asks this; simulation elaborates each.
@@ -65,6 +65,10 @@ def once(component: wiring.Component, platform):
         Its class and its attribute `config` say all about it.
     platform : object
         As given to `elaborate`.
+    clocked : bool
+        Whether it has registers.
+    **attributes
+        Of the instance, by names as :class:`~amaranth.hdl.Instance` has them.
 
     Returns
     -------
@@ -78,7 +82,9 @@ def once(component: wiring.Component, platform):
         f"{'i' if member.flow == In else 'o'}_{'__'.join(map(str, path))}": value
         for path, member, value in component.signature.flatten(component)
     }
-    return Instance(module, i_clk=ClockSignal(), i_rst=ResetSignal(), **ports)
+    if clocked:
+        ports |= {"i_clk": ClockSignal(), "i_rst": ResetSignal()}
+    return Instance(module, **ports, **attributes)
 
 
 def _merge(text: str) -> str:

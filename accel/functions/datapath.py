@@ -15,6 +15,7 @@ not stated anywhere: a node knows the interval its value lies in, and :attr:`Nod
 | `complement` x, s | every bit of an unsigned x inverted where the one bit s is 1 |
 | `below` x, v | 1 if x < v, otherwise 0 |
 | `select` s, a, b | a where the one bit s is 1, otherwise b |
+| `border` x | x: what is before it and what is behind it, synthesis optimises each alone |
 """
 
 from __future__ import annotations
@@ -175,6 +176,11 @@ class Builder:
         """Take a where the one bit `where` is 1, b elsewhere."""
         x, y = self.nodes[a], self.nodes[b]
         return self._add("select", (where, a, b), (), min(x.lo, y.lo), max(x.hi, y.hi))
+
+    def border(self, x: int) -> int:
+        """Keep synthesis from joining what is before x and what is behind it."""
+        node = self.nodes[x]
+        return self._add("border", (x,), (), node.lo, node.hi)
 
     def done(self, output: int) -> Datapath:
         """Return the datapath that ends in `output`, without the nodes it does not need."""

@@ -44,6 +44,7 @@ OPERATIONS: dict[str, Callable[..., Values]] = {
     "complement": _complement,
     "below": lambda node, x: np.asarray(x < node.constants[0], np.int64),
     "select": lambda node, where, a, b: np.where(where, a, b),
+    "border": lambda node, x: x,
 }
 
 
