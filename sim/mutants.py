@@ -191,7 +191,6 @@ MUTANTS: dict[str, tuple[Mutant, ...]] = {
         Mutant("half-forgotten", "rtl/rbf_network.py", "half = 1 << shift >> 1", "half = 0"),
         Mutant("half-too-small", "rtl/rbf_network.py", "half = 1 << shift >> 1", "half = (1 << shift >> 1) - 1"),
         Mutant("bias-forgotten", "rtl/rbf_network.py", "biases[k] + (half", "0 * biases[k] + (half"),
-        Mutant("sum-drops-carry", "rtl/arithmetic.py", "a[0] & b[0]", "0"),
         Mutant("clamp-to-wrong-bound", "rtl/arithmetic.py", "bound(value[-1], bits))\n", "bound(~value[-1], bits))\n"),
         Mutant(
             "row-off-by-one", "rtl/rbf_network.py", "self.params.payload.address == address", "self.params.payload.address == address + 1"

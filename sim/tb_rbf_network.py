@@ -13,7 +13,7 @@ from accel.golden.rbf_network import rbf_network
 from accel.rtl import shapes
 from accel.sim.bench import Case, Following, Waits
 from accel.sim.pack import pack
-from accel.sim.tb_rbf_neuron import SPAN, magnitudes, near, read_case, write_cases
+from accel.sim.tb_rbf_neuron import SPAN, centres, magnitudes, near, read_case, write_cases
 from accel.timing.rbf_network import rbf_network as cycles
 from accel.timing.rbf_network import rbf_network_trace
 
@@ -98,18 +98,18 @@ def random_rows(config: RbfConfig, rng: np.random.Generator, address: NDArray[np
     n = len(address)
     weight = magnitudes(rng, config.weight, (n, config.outputs))
     low = rng.integers(0, config.weight_bits, (n, 1)) * rng.integers(0, 2, (n, 1))
-    return Rows(address, magnitudes(rng, config.x, (n, config.dims)), magnitudes(rng, config.width, (n,)), weight >> low << low)
+    return Rows(address, centres(config, rng, n), magnitudes(rng, config.width, (n,)), weight >> low << low)
 
 
-def samples(config: RbfConfig, rng: np.random.Generator, n: int, centres: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Draw samples at any distance from some centre."""
-    return near(config, rng, centres[rng.integers(0, len(centres), n)])
+def samples(config: RbfConfig, rng: np.random.Generator, n: int, among: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Draw samples at any distance from some of these centres."""
+    return near(config, rng, among[rng.integers(0, len(among), n)])
 
 
 def random_case(config: RbfConfig, rng: np.random.Generator) -> Case:
     """Draw parameters and samples near its centres; in half of the cases rows are loaded while samples run."""
     loaded = random_rows(config, rng, np.arange(config.neurons + 1))
-    count = int(rng.integers(1, 6)) * int(rng.integers(2))
+    count = int(rng.integers(1, 30)) * int(rng.integers(2))
     later = random_rows(config, rng, rng.integers(0, config.neurons, count, endpoint=True))
     x = samples(config, rng, int(rng.integers(1, 60)), np.concatenate([loaded.centre, later.centre]))
     return _case(config, loaded, later, x)

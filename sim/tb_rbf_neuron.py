@@ -26,17 +26,23 @@ def magnitudes(rng: np.random.Generator, form: FixedFormat, shape: tuple[int, ..
     return np.where(rng.random(shape) < 0.1, rng.choice([form.lo, form.hi, 0, 1], shape), some)
 
 
+def centres(config: RbfConfig, rng: np.random.Generator, n: int) -> NDArray[np.int64]:
+    """Draw centres: coordinates of any magnitude, or anywhere."""
+    shape = (n, config.dims)
+    return np.where(rng.random(shape) < 0.5, magnitudes(rng, config.x, shape), rng.integers(config.x.lo, config.x.hi, shape, endpoint=True))
+
+
 def near(config: RbfConfig, rng: np.random.Generator, centre: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Draw samples at any distance from their centres; some far away, some at the distance at which exponents saturate."""
-    apart = magnitudes(rng, FixedFormat(config.x_bits), centre.shape)
-    return np.where(
-        rng.random(centre.shape) < 0.9, np.clip(centre + apart, config.x.lo, config.x.hi), magnitudes(rng, config.x, centre.shape)
-    )
+    """Draw samples: at a distance of any magnitude from their centres in most coordinates, anywhere or at an end in others."""
+    lo, hi, shape = config.x.lo, config.x.hi, centre.shape
+    beside = np.clip(centre + magnitudes(rng, config.x, shape), lo, hi)
+    kinds = [beside, beside, beside, rng.integers(lo, hi, shape, endpoint=True), rng.choice([lo, hi], shape)]
+    return np.asarray(np.choose(rng.integers(0, len(kinds), shape), kinds))
 
 
 def samples(config: RbfConfig, rng: np.random.Generator, n: int) -> dict[str, NDArray[np.int64]]:
     """Draw samples, centres and widths of any magnitude."""
-    centre = magnitudes(rng, config.x, (n, config.dims))
+    centre = centres(config, rng, n)
     return {"x": near(config, rng, centre), "centre": centre, "width": magnitudes(rng, config.width, (n,))}
 
 

@@ -159,7 +159,7 @@ def test_rows_wait_for_samples_and_samples_for_rows():
 
 def test_results_follow_the_rows():
     """The bench's expectation is that of the rows accepted before each sample, also from the start again."""
-    rng = np.random.default_rng(3)
+    rng = np.random.default_rng(5)
     loaded = tb_rbf_network.random_rows(LINEAR, rng, np.arange(4))
     later = tb_rbf_network.random_rows(LINEAR, rng, np.array([3, 0]))
     x = tb_rbf_network.samples(LINEAR, rng, 3, loaded.centre)
