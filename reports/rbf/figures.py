@@ -95,6 +95,7 @@ def control(measured: dict[str, Any]) -> None:
     for axis in (angle, error, difference):
         for start, end in (measured["disturbances"]["push s"], [measured["disturbances"]["mass from s"], t[-1]]):
             axis.axvspan(start, end, color=COLOURS[5], alpha=0.25, linewidth=0)
+    angle.margins(y=0.2)
     angle.legend(fontsize=8, frameon=False, ncols=4, loc="upper right")
     difference.set_xlabel("time, s; shaded: a push, and a heavier arm that the network does not know")
     angle.set_title(measured["plant"], loc="left", fontsize=10)
