@@ -4,25 +4,124 @@ from __future__ import annotations
 
 from accel.functions.datapath import Datapath, Node
 
+COUNTED = 9  # address bits of a table up to which its parts are counted
+
 
 def luts(path: Datapath, inputs: int) -> float:
-    """Estimate the look-up tables of a datapath."""
-    return sum(_luts(node, [path.nodes[i] for i in node.arguments], inputs) for node in path.nodes)
+    """Estimate the look-up tables of a datapath.
+
+    Parameters
+    ----------
+    path : Datapath
+    inputs : int
+        Of a look-up table: 4 or 6.
+
+    Returns
+    -------
+    float
+    """
+    weights = WEIGHTS[inputs]
+    shared: dict[int, set[tuple[int, ...]]] = {}
+    total = 0.0
+    for node in path.nodes:
+        if node.operation == "table":
+            leaves, choices = parts(node, path.nodes[node.arguments[0]].bits, inputs, shared.setdefault(node.arguments[0], set()))
+            total += weights["leaf"] * leaves + weights["choice"] * choices
+        else:
+            kind, amount = _amount(path, node)
+            total += weights[kind] * amount
+    return total
 
 
-def _luts(node: Node, of: list[Node], inputs: int) -> float:
+def parts(node: Node, address: int, inputs: int, known: set[tuple[int, ...]]) -> tuple[float, float]:
+    """Count what a table falls into when it is halved by its top address bits: functions of few bits, and choices between halves.
+
+    Parameters
+    ----------
+    node : Node
+        The table.
+    address : int
+        Width of its address [bits].
+    inputs : int
+        A function of so many bits is not halved.
+    known : set of tuple of int
+        What other tables of the same address contain already; what this one adds is added.
+
+    Returns
+    -------
+    leaves, choices : float
+    """
+    entries = node.constants + node.constants[-1:] * ((1 << address) - len(node.constants))
+    columns = [tuple(entry >> bit & 1 for entry in entries) for bit in range(node.bits)]
+    if address > COUNTED:  # as if nothing were equal
+        return 2.0 ** (address - inputs) * len(columns), 2.0 ** (address - inputs) * len(columns)
+    leaves = choices = 0
+    while columns:
+        column = columns.pop()
+        low, high = column[: len(column) // 2], column[len(column) // 2 :]
+        if low == high:
+            columns += [low] if low else []
+        elif column not in known and tuple(1 - bit for bit in column) not in known:
+            known.add(column)
+            if len(column) == 2:
+                continue  # an address bit
+            if len(column) <= 1 << inputs:
+                leaves += 1
+            else:
+                choices += 1
+                columns += [low, high]
+    return leaves, choices
+
+
+def _amount(path: Datapath, node: Node) -> tuple[str, float]:
+    """Return what a node costs: a key of WEIGHTS, and how many of it."""
+    of = [path.nodes[position] for position in node.arguments]
+    fixed = [one.lo == one.hi for one in of]
     match node.operation:
-        case "table":
-            return node.bits * max(1, 2.0 ** (of[0].bits - inputs))
-        case "multiply" if all(x.lo != x.hi for x in of):
-            return of[0].bits * of[1].bits
-        case "add" | "subtract" | "complement" | "select":
-            return node.bits
-        case "shift":
-            return node.bits * of[1].bits
+        case "add" | "subtract":
+            ends = [node.bits if one.signed else one.bits for one in of]
+            starts = [_zeros(path, position) for position in node.arguments]
+            return "constant sum" if any(fixed) else "sum", max(0, min(ends) - max(starts))
+        case "multiply" if not any(fixed):
+            less, more = sorted(one.bits for one in of)
+            return "product", less * more
+        case "complement" if not fixed[1]:
+            return "inversion", node.bits
+        case "select":
+            return "gate" if any(fixed[1:]) else "choice", node.bits
+        case "shift" if not fixed[1]:
+            return "shift", of[0].bits * of[1].bits
         case "below":
-            return of[0].bits / 3
+            return "comparison", of[0].bits
+    return "wire", 0
+
+
+def _zeros(path: Datapath, position: int) -> int:
+    """Count the low bits of a value that are 0 always."""
+    node = path.nodes[position]
+    if node.operation == "constant":
+        return (node.lo & -node.lo).bit_length() - 1 if node.lo else node.bits
+    if node.operation == "multiply":
+        return sum(_zeros(path, argument) for argument in node.arguments)
     return 0
+
+
+WEIGHTS = {
+    4: {
+        "leaf": 1.2,
+        "choice": 0.7,
+        "sum": 1.2,
+        "constant sum": 0.3,
+        "product": 1.3,
+        "inversion": 0.7,
+        "gate": 0.1,
+        "shift": 0.52,
+        "comparison": 0.25,
+        "wire": 0.0,
+    },
+}
+WEIGHTS[6] = WEIGHTS[4] | {"leaf": 1.0, "choice": 0.5, "shift": 0.4, "product": 1.2, "gate": 0.1}
+"""Look-up tables for one of each, by the inputs of a look-up table: least squares over designs of every method, counted by Yosys."""
 
 
 def levels(node: Node, of: list[Node]) -> float:

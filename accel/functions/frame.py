@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from math import ceil, log2
 
 import numpy as np
@@ -21,6 +22,7 @@ from accel.functions.pieces import Piece, Reals, Side
 from accel.functions.truth import truth
 
 FALLING = ("exp2", "exp", "gaussian")
+FINER = 3  # bits of a method's integer beyond the fewest that can keep the error, at most: our choice
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,7 @@ class Plan:
     build: Callable[[], Datapath | None]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Frame:
     """One side of a function and the steps around it.
 
@@ -65,24 +67,24 @@ class Frame:
     negate: bool
     reach: int
 
-    @property
+    @cached_property
     def falling(self) -> bool:
         """Whether the side falls from 1 to 0; otherwise it rises from 0."""
         return self.config.function in FALLING
 
-    @property
+    @cached_property
     def whole(self) -> int:
         """Width of the side's operand [bits]."""
         return self.config.in_bits - self.config.operand.signed
 
-    @property
+    @cached_property
     def limit(self) -> int:
         """Largest integer of the method."""
         if self.config.function == "sigmoid":  # what lies above one half
             return (1 << self.frac - 1) - self.centre
         return min((1 << self.frac) - self.centre, self.config.result.hi >> self.config.out_frac - self.frac)
 
-    @property
+    @cached_property
     def side(self) -> Side:
         """What a method is to approximate."""
         return Side(self.target, self.reach, self.limit, self.falling, self.config.error * 2.0**self.frac)
@@ -107,14 +109,20 @@ class Frame:
             build, m = self.open()
             return self.close(build, emit(build, m))
 
-        around = (self.whole + self.frac) * self.config.operand.signed + self.frac * (self.reach < self.whole)
-        return Plan(self.parameters | piece.parameters, piece.estimate + around / 2, build)
+        return Plan(self.parameters | piece.parameters, piece.estimate + self._around, build)
+
+    @cached_property
+    def _around(self) -> float:
+        """Estimate the look-up tables of the steps around a piece."""
+        folded = 0.7 * (self.whole + (self.frac if self.config.function != "gaussian" else 0)) * (self.whole < self.config.in_bits)
+        return folded + (0.25 * self.whole if self.reach < self.whole else 0)
 
     def open(self) -> tuple[Builder, int]:
         """Begin a datapath; return it with the operand of the method."""
         config, build = self.config, Builder()
         x = build.input(config.in_bits, config.operand.signed)
-        return build, build.bits(self._side(build, x), 0, self.reach)
+        m = build.bits(self._side(build, x), 0, self.reach)
+        return build, build.border(m) if config.operand.signed else m
 
     def close(self, build: Builder, value: int) -> Datapath:
         """End a datapath whose method's integer is `value`."""
@@ -167,7 +175,7 @@ class Frame:
 def frames(config: FunctionConfig) -> Iterator[Frame]:
     """Yield the frames of a configuration whose own error leaves something to a method."""
     least = max(1, ceil(-log2(config.error)) - 1)
-    for frac in range(min(least, config.out_frac), min(config.out_frac, least + 4) + 1):
+    for frac in range(min(least, config.out_frac), min(config.out_frac, least + FINER) + 1):
         for centre in (True, False):
             for negate in (False, True) if config.operand.signed else (False,):
                 frame = Frame(config, frac, centre, negate, 1)

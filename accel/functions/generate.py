@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -12,17 +12,19 @@ from numpy.typing import NDArray
 
 from accel.config import FunctionConfig
 from accel.errors import ConfigError
-from accel.functions import split, table
+from accel.functions import folded, linear, split, table
 from accel.functions.cost import luts
 from accel.functions.datapath import Datapath
 from accel.functions.evaluate import evaluate
 from accel.functions.frame import FALLING
 from accel.functions.truth import truth
 
-METHODS = {"base2": split.plans, "table": table.plans}
+METHODS = {"base2": split.plans, "folded": folded.plans, "linear": linear.plans, "table": table.plans}
 SLACK = 1.3  # a plan is tried while its estimate is at most so many times the least cost found
 TRIES = 48  # datapaths among which the cheapest is chosen
+HIGHEST = 0.25  # error that a configuration can ask for
 CHUNK = 1 << 16  # operands at once
+WINDOWS, WINDOW = 64, 1 << 10  # runs of neighbouring operands that are tried first, and operands in each
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +73,11 @@ def design(config: FunctionConfig) -> Design:
         If no datapath keeps the error; the message says which error can be kept.
     """
     config = dataclasses.replace(config, name="unit", stages=0)
+    if config.method == "base2" and config.function not in FALLING:
+        raise ConfigError(f"method must be one of auto, table, linear for {config.function}, not {config.method!r}")
     if found := _design(config):
         return found
-    raise ConfigError(f"error must be at least {_least_error(config):.3g}, not {config.error}")
+    raise ConfigError(f"error must be at least {_least_error(config)}, not {config.error}")
 
 
 def front(config: FunctionConfig, errors: Sequence[float]) -> list[Design]:
@@ -125,17 +129,20 @@ def _first(config: FunctionConfig, built: list[tuple[float, str, dict[str, int |
 
 
 def _least_error(config: FunctionConfig) -> float:
-    """Find an error that can be kept, by doubling the target."""
-    error = config.error
-    while error < 1:
-        error *= 2
-        if found := _design(dataclasses.replace(config, error=min(error, 0.25))):
-            return found.max_error
-    return error
+    """Find a target that can be kept, by doubling the one that cannot, or else what the result's format alone costs."""
+    target = config.error
+    while target < HIGHEST:
+        target = min(2 * target, HIGHEST)
+        if found := _design(dataclasses.replace(config, error=target)):
+            near = float(f"{1.006 * found.max_error:.3g}")  # three digits, rounded up
+            return near if _design(dataclasses.replace(config, error=near)) else target
+    x = np.array([config.operand.lo, 0, config.operand.hi])
+    wanted = truth(config, x) * 2**config.out_frac
+    return float(np.abs(wanted - np.clip(np.rint(wanted), config.result.lo, config.result.hi)).max()) / 2**config.out_frac
 
 
 def measure(config: FunctionConfig, path: Datapath) -> tuple[float, float, int | None] | None:
-    """Run all operands through a datapath.
+    """Run all operands through a datapath, if there are many after some of them.
 
     Parameters
     ----------
@@ -148,13 +155,24 @@ def measure(config: FunctionConfig, path: Datapath) -> tuple[float, float, int |
         Largest and mean absolute error, and the least magnitude from which on all results are zero, if there is one. None if the error
         is not kept, the results are not monotone (of a Gaussian in the magnitude) or leave [0, 1] (of tanh [-1, 1]).
     """
+    lo = 0 if config.function == "gaussian" else config.operand.lo
+    count = config.operand.hi + 1 - lo
+    if count > WINDOWS * WINDOW:
+        starts = range(lo, config.operand.hi + 1, count // WINDOWS)
+        if _measure(config, path, (np.arange(start, start + WINDOW) for start in starts)) is None:
+            return None
+    return _measure(config, path, (lo + part for part in np.array_split(np.arange(count), -(-count // CHUNK))))
+
+
+def _measure(config: FunctionConfig, path: Datapath, operands: Iterable[NDArray[np.int64]]) -> tuple[float, float, int | None] | None:
+    """Run ascending operands."""
     even, falling = config.function == "gaussian", config.function in FALLING
     one = 1 << config.out_frac
     bounds = (-one if config.function == "tanh" else 0, one)
     worst = total = 0.0
     zero_from = 0
     before = [np.empty(0, np.int64)] * 2
-    for x in _operands(config):
+    for x in operands:
         sides = []
         for operand in (x, ~x) if even else (x,):
             y = evaluate(path, operand)
@@ -178,10 +196,3 @@ def _ordered(sides: list[NDArray[np.int64]]) -> bool:
     if any((np.diff(side) > 0).any() for side in sides):
         return False
     return len(sides) == 1 or bool((sides[1] <= sides[0]).all() and (sides[0][2:] <= sides[1][:-2]).all())
-
-
-def _operands(config: FunctionConfig) -> Iterator[NDArray[np.int64]]:
-    """Yield all operands in ascending order, some at a time; of an even function those that are not negative."""
-    lo = 0 if config.function == "gaussian" else config.operand.lo
-    for first in range(lo, config.operand.hi + 1, CHUNK):
-        yield np.arange(first, min(first + CHUNK, config.operand.hi + 1))

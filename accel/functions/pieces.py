@@ -21,6 +21,7 @@ Reals = NDArray[np.float64]
 Numbers = NDArray[np.int64]
 SAMPLES = 17  # operands of an interval on which a fit looks: a chord's distance from a smooth curve is seen well enough
 LARGEST = 11  # address bits of a table, at most: our choice
+LONGER = 3  # address bits beyond the fewest with which slopes can keep the error, at most: our choice
 
 Emit = Callable[[Builder, int], int]
 """Writes a piece behind the node of its operand and returns the node of its value."""
@@ -63,13 +64,21 @@ class Side:
     @cached_property
     def bends(self) -> list[float]:
         """By address bits: how far the target is, at most, from the best line through an interval."""
-        return [self._bend(address) for address in range(min(self.bits, LARGEST) + 1)]
+        return [self._bend(address, 1) for address in range(min(self.bits, LARGEST) + 1)]
 
-    def _bend(self, address: int) -> float:
+    @cached_property
+    def bows(self) -> list[float]:
+        """By address bits: how far the target is, at most, from the best parabola through an interval."""
+        return [self._bend(address, 2) for address in range(min(self.bits, LARGEST) + 1)]
+
+    def _bend(self, address: int, degree: int) -> float:
+        """Look at nine points of each interval, and at the polynomial through some of them."""
         size = 1 << self.bits - address
-        values = self.target(np.arange(1 << address)[:, None] * float(size) + np.linspace(0, size - 1, 9))
-        chord = values[:, :1] + (values[:, -1:] - values[:, :1]) * np.linspace(0, 1, 9)
-        return float(np.ptp(values - chord, axis=1).max()) / 2
+        x = np.linspace(0, 1, 9)
+        values = self.target(np.arange(1 << address)[:, None] * float(size) + x * (size - 1))
+        nodes = np.linspace(0, 8, degree + 1).astype(int)
+        basis = np.vander(x, degree + 1) @ np.linalg.inv(np.vander(x[nodes], degree + 1))
+        return float(np.ptp(values - values[:, nodes] @ basis.T, axis=1).max()) / 2
 
     @cached_property
     def steepest(self) -> float:
@@ -85,7 +94,7 @@ def direct(side: Side, address: int) -> Emit | None:
     values = np.clip(np.rint(ends.mean(0)), 0, side.limit).astype(np.int64)
     if np.abs(values - ends).max() > side.error:
         return None
-    return lambda build, m: build.table(build.bits(m, side.bits - address, address), _tuple(values))
+    return lambda build, m: build.border(build.table(build.bits(m, side.bits - address, address), _tuple(values)))
 
 
 def interpolated(side: Side, address: int, offset: int, slope_bits: int, guard: int) -> Emit | None:
@@ -117,9 +126,9 @@ def interpolated(side: Side, address: int, offset: int, slope_bits: int, guard: 
 
     def emit(build: Builder, m: int) -> int:
         high, low = build.bits(m, below, address), build.bits(m, below - offset, offset)
-        term = build.multiply(low, build.table(high, _tuple(slope)))
+        term = build.multiply(low, build.border(build.table(high, _tuple(slope))))
         term = build.scaled(term, unit) if unit >= 0 else build.bits(term, -unit, max(1, build.nodes[term].bits + unit))
-        return _sum(side, build, build.table(high, _tuple(base)), term, guard)
+        return _sum(side, build, build.border(build.table(high, _tuple(base))), term, guard)
 
     return emit
 
@@ -138,36 +147,42 @@ def bipartite(side: Side, address: int, middle: int, offset: int, guard: int) ->
 
     def emit(build: Builder, m: int) -> int:
         low, high = build.bits(m, below - offset, offset), build.bits(m, side.bits - address, address)
-        term = build.table(build.join((low, offset), (high, address)), _tuple(terms))
-        return _sum(side, build, build.table(build.bits(m, below, top), _tuple(base)), term, guard)
+        term = build.border(build.table(build.join((low, offset), (high, address)), _tuple(terms)))
+        return _sum(side, build, build.border(build.table(build.bits(m, below, top), _tuple(base))), term, guard)
 
     return emit
 
 
-def quadratic(side: Side, address: int, offset: int, steep: int, guard: int) -> Emit | None:
-    """Add a base and a slope times d, the slope itself changing with the top `steep` bits of d by a third table."""
-    below = side.bits - address
+def quadratic(side: Side, address: int, offset: int, turn: int, guard: int) -> Emit | None:
+    """Add a base and a parabola by its chords: the top `turn` bits e of d say which chord, the others how far along it.
+
+    The chord begins at slope * e + bent * e^2 and rises by slope + bent * (2 e + 1). Chords meet and none falls, so that the piece is
+    monotone whatever is rounded. Slopes are so fine that their rounding moves a chord's end by half an LSB of the sum at most.
+    """
+    below, rest, fine = side.bits - address, offset - turn, 2 * turn + 1
     d, ends = _sampled(side, address, offset)
     ends = ends * 2**guard
-    mean = ends.mean(0)
-    e = d >> offset - steep
-    scale = 1 << guard + steep  # of a slope's fraction: fine enough that its rounding vanishes in the guard bits
-    design = np.stack([d * 1.0, d * e * 1.0])
-    left = (mean - mean[:, :1])[:, 1:] * side.sign
-    first, second = np.linalg.lstsq(design[:, 1:].T, left.T, rcond=None)[0]
-    unit = ceil(log2(max(first.max(), 2.0**-40))) - guard - side.width
-    slope = np.rint(first / 2.0**unit).astype(np.int64)
-    bent = np.rint(second / 2.0**unit).astype(np.int64)
-    product = (slope[:, None] + bent[:, None] * e) * d
-    base = _bases(side, ends, _scaled(product, unit), guard)
-    if base is None or scale < 1:
+    z = d / 2.0**rest
+    fitted = np.linalg.lstsq(np.stack([np.ones(z.size), z, z * z], 1), side.sign * ends.mean(0).T, rcond=None)[0]
+    slope, bent = (np.rint(coefficient * 2.0**fine).astype(np.int64) for coefficient in fitted[1:])
+    slope = np.maximum(slope, np.maximum(-bent, -bent * ((2 << turn) - 1)))
+    e, along = d >> rest, d & (1 << rest) - 1
+    first, second = slope[:, None], bent[:, None]
+    terms = ((first + second * e) * e << rest) + (first + second * (2 * e + 1)) * along >> fine + rest
+    base = _bases(side, ends, terms, guard)
+    if base is None:
         return None
 
     def emit(build: Builder, m: int) -> int:
         high, low = build.bits(m, below, address), build.bits(m, below - offset, offset)
-        turn = build.multiply(build.bits(low, offset - steep, steep), build.table(high, _tuple(bent)))
-        term = build.multiply(low, build.add(build.table(high, _tuple(slope)), turn))
-        return _sum(side, build, build.table(high, _tuple(base)), build.shift(term, build.constant(-unit)), guard)
+        e, bends = build.bits(low, rest, turn), build.table(high, _tuple(bent))
+        change = build.multiply(e, bends)
+        steep = build.add(build.table(high, _tuple(slope)), change)
+        term = build.multiply(e, steep)
+        if rest:
+            chord = build.multiply(build.bits(low, 0, rest), build.add(steep, build.add(change, bends)))
+            term = build.add(build.scaled(term, rest), chord)
+        return _sum(side, build, build.table(high, _tuple(base)), build.shift(term, build.constant(fine + rest)), guard)
 
     return emit
 
@@ -205,12 +220,13 @@ def pieces(side: Side, inputs: int) -> Iterator[Piece]:
     def piece(maker: Callable[..., Emit | None], estimate: float, **parameters: int) -> Piece:
         return Piece({"piece": maker.__name__, **parameters}, estimate, partial(maker, side, **parameters))
 
+    flattest = next((address for address, bend in enumerate(side.bends) if bend < room), LARGEST)
     for address in range(1, min(side.bits, LARGEST) + 1 if room > 0 else 0):
         below = side.bits - address
-        if side.steepest * 2**below / 2 <= side.error + 0.5:
+        if not below or side.steepest * 2**below / 2 <= side.error + 0.5:
             yield piece(direct, side.width * rom(address, inputs), address=address)
         left = room - side.bends[address]
-        if left <= 0 or not below:
+        if left <= 0 or not below or address > flattest + LONGER:
             continue
         drop = log2(max(1.0, 2 * left / side.steepest)) if side.steepest else side.bits  # bits whose loss alone uses all that is left
         least = max(1, ceil(below - drop))
@@ -218,18 +234,32 @@ def pieces(side: Side, inputs: int) -> Iterator[Piece]:
         slopes = max(1, ceil(log2(max(1.0, side.steepest * 2**below / left))) - 1)
         for offset, guard in product(range(least, min(below, least + 1) + 1), range(3)):
             tall = side.width + guard
-            for bits in range(slopes, slopes + 3):
-                cost = rom(address, inputs) * (tall + bits) + offset * bits + min(tall, rise + guard)
+            for bits in (slopes, slopes + 1):
+                cost = rom(address, inputs) * (tall + bits) + 1.3 * offset * bits + min(tall, rise + guard)
                 yield piece(interpolated, cost, address=address, offset=offset, slope_bits=bits, guard=guard)
-            for top in range(1, address):
-                if top + offset <= LARGEST:
-                    cost = rom(address, inputs) * tall + (rise + guard) * (1 + rom(top + offset, inputs))
-                    yield piece(bipartite, cost, address=top, middle=address - top, offset=offset, guard=guard)
+            for middle in range(1, address):
+                if address - middle + offset <= min(LARGEST, address + 1):
+                    cost = rom(address, inputs) * tall + (rise + guard) * (1 + rom(address - middle + offset, inputs))
+                    yield piece(bipartite, cost, address=address - middle, middle=middle, offset=offset, guard=guard)
+
+    flattest = next((address for address, bow in enumerate(side.bows) if bow < room), LARGEST)
+    for address in range(max(1, flattest), min(side.bits - 3, LARGEST, flattest + LONGER) + 1 if room > 0 else 0):
+        left, below = room - side.bows[address], side.bits - address
+        if left <= 0 or side.bends[address] < room:
+            continue  # lines do
+        drop = log2(max(1.0, 2 * left / side.steepest))
+        offset = max(2, ceil(below - drop))
+        rise = max(1, ceil(log2(max(1.0, side.steepest * 2**below))))
+        turns = min(offset, max(1, ceil(log2(2 * side.bends[address] / left) / 2)))
+        for turn, guard in product(range(turns, min(offset, turns + 1) + 1), range(3)):
+            tall = rise + 2 * turn + guard
+            cost = rom(address, inputs) * (side.width + 2 * tall) + 1.3 * (2 * turn * tall + (offset - turn) * tall)
+            yield piece(quadratic, cost, address=address, offset=offset, turn=turn, guard=guard)
 
 
 def rom(address: int, inputs: int) -> float:
     """Estimate the look-up tables of one output bit of a table."""
-    return 0.7 * 2.0 ** (address - inputs) if address > inputs else 0.4 + 0.1 * address
+    return 1.2 * 2.0 ** (address - inputs) if address > inputs else 0.2 * address
 
 
 def _tuple(values: Numbers) -> tuple[int, ...]:

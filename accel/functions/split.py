@@ -76,12 +76,12 @@ def _exponents(frame: Frame, room: float) -> Iterator[Exponent]:
     if mantissa == 0.5:  # t is the operand
         yield Exponent(square, (1 << max(0, power - 1),), 0, max(0, 1 - power))
         return
-    for share, more in product((2, 5), (0, 1)):
+    for share in (2, 5):
         digits: list[float] = []
         while abs(left := mantissa - sum(digits)) > mantissa * room * e / share:  # a ratio r of t makes an error of r / e at most
             digits.append(float(np.copysign(2.0 ** round(log2(abs(left))), left)))
         lowest = min(map(abs, digits))
-        frac = max(1, ceil(log2(log(2) * share / room / 2)) + more)
+        frac = max(1, ceil(log2(log(2) * share / room / 2)))
         scale = frac + power + int(log2(lowest))  # of the lowest digit in t's LSBs, as a power of two
         numbers = tuple(int(digit / lowest) << max(0, scale) for digit in digits)
         yield Exponent(square, numbers, max(0, -scale), frac)
