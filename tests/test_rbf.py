@@ -19,7 +19,7 @@ from accel.errors import ConfigError, RangeError, ToolError
 from accel.rbf import data as datasets
 from accel.rbf import files, training
 from accel.rbf.model import activations
-from accel.rbf.quantise import error_bound
+from accel.rbf.quantise import error_bound, quantise
 from accel.rtl import shapes
 from accel.sim.pack import unpack
 
@@ -78,6 +78,15 @@ def test_fit_of_several_targets_with_a_sigmoid():
     assert found.predictions.shape == y.shape
     assert 0 <= found.values.min() <= found.values.max() <= 1
     assert (model.score(found.predictions, y) or 0) > 0.9
+
+
+def test_small_weights_are_preferred(monkeypatch):
+    noisy = WAVE + np.random.default_rng(1).normal(0, 0.2, 60)
+    sizes = []
+    for tolerance in (training.TOLERANCE, 1.0):
+        monkeypatch.setattr(training, "TOLERANCE", tolerance)
+        sizes.append(np.abs(rbf.fit(X, noisy, neurons=8, bits=12, error=2**-7).reals.weights).sum())
+    assert sizes[0] < sizes[1]
 
 
 def test_equal_fits_are_equal(classes):
@@ -158,7 +167,6 @@ def test_fit_rejects(change, message):
     [
         ({"units": 5}, r"units must be at most neurons \(4\), not 5"),
         ({"error": 0.5}, r"error must be a number in \[1e-07, 0.25\], not 0.5"),
-        ({"error": 1e-7}, r"error must be at least .*, not 1e-07"),
     ],
 )
 def test_fit_passes_the_rules_of_the_configuration_on(change, message):
@@ -262,6 +270,24 @@ def test_formats_hold_the_training_samples(wave):
     assert (config.t_bits, config.t_frac) == (16, 12)  # down to one LSB of the activation
 
 
+@pytest.mark.parametrize("widths", [(0.5, 4.0), (0.01, 0.02), (3.0, 20.0), (0.001, 30.0)])
+def test_a_saturated_distance_changes_nothing(widths):
+    """At the greatest distance either the exponent of the widest neuron saturates too, or no training sample is as far."""
+    z, width = X * 20, np.array(widths)
+    reals = rbf.Parameters(z[:2], width, np.ones((1, 2)), np.zeros(1))
+    config, integers = quantise(reals, z, name="far", output="linear", bits=12, units=2, error=0.01)
+    assert (integers.widths > 0).all()
+    farthest = max(((z - centre) ** 2).sum(1).max() for centre in z[:2])
+    exponent = config.distance.hi * 2.0**-config.distance_frac * width.min()
+    assert exponent >= 12 or farthest <= config.distance.hi * 2.0**-config.distance_frac
+
+
+def test_samples_are_rounded_to_the_nearest(wave):
+    z = np.array([[0.49, 0.51], [-0.49, -0.51], [0.5, 1.5]]) * 2.0**-wave.config.x_frac
+    model = dataclasses.replace(wave, inputs=rbf.Scaling(np.zeros(2), np.ones(2)))
+    assert model.quantise(z).tolist() == [[0, 1], [0, -1], [0, 2]]
+
+
 def test_quantised_samples_saturate(wave):
     far = wave.inputs.back(np.array([[1e6, -1e6]]))
     np.testing.assert_array_equal(wave.quantise(far), [[wave.config.x.hi, wave.config.x.lo]])
@@ -277,6 +303,7 @@ def test_decisions_are_those_of_the_integers(classes):
     integers = found.values * 2.0**classes.config.y_bits
     np.testing.assert_array_equal(integers, np.rint(integers))
     np.testing.assert_array_equal(found.predictions, integers[:, 0] > 2 ** (classes.config.y_bits - 1))
+    assert classes._outputs(np.array([[0.5], [0.5 + 2**-16]])).predictions.tolist() == [0, 1]
 
 
 @pytest.mark.parametrize(
@@ -387,6 +414,7 @@ def broken(model, **changes):
         ({"training": []}, r"training must be an object, not \[\]"),
         ({"labels": ["a", "b"]}, r"labels must be given for a classification only, not with a target scaling"),
         ({"labels": "ab"}, r"labels must be a list of integers, not 'ab'"),
+        ({"labels": [True, False]}, r"labels must be a list of integers, not \[True, False\]"),
         ({"labels": [1, "b"]}, r"labels must be a list of integers, not \[1, 'b'\]"),
     ],
 )

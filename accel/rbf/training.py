@@ -58,7 +58,7 @@ def fit(
     weights of a linear output are those of ridge regression on classes as 0 and 1 or on standardised targets; of a sigmoid they minimise
     the cross-entropy. The rule of the widths, its factor and the penalty are chosen by 5-fold cross-validation: of those within 2 % of the
     least error the ones with the smallest weights, which every error of fixed point is multiplied by. The penalty is at least what an
-    error of the Gaussian unit amounts to that is independent and uniform in +-`error`.
+    error of the activations amounts to that is independent and uniform in +-`error`, or in +-2^-bits if that is more.
 
     Parameters
     ----------
@@ -138,7 +138,7 @@ def fit(
         raise RangeError("x must vary in at least one feature, not be constant")
     z = inputs.forward(x[train])
     with threadpool_limits(1):  # equal results on any number of cores
-        reals, chosen = _train(z, wanted, method, output, neurons, error, seed)
+        reals, chosen = _train(z, wanted, method, output, neurons, max(error, 2.0**-bits), seed)
     config, integers = quantise(reals, z, name=name, output=output, bits=bits, units=units, error=error)
     model = RbfModel(
         config=config,
@@ -327,8 +327,7 @@ def _orthogonal(z: NDArray[np.float64], wanted: NDArray[np.float64], widths: NDA
         chosen.append(int(gain.argmax()))
         if energy[chosen[-1]] > tiny:
             direction = columns[:, chosen[-1]] / math.sqrt(energy[chosen[-1]])
-            columns -= np.outer(direction, direction @ columns)
-            left = left - np.outer(direction, direction @ left)
+            columns -= np.outer(direction, direction @ columns)  # so they no longer see what it removes from `left`
     return z[samples[chosen]]
 
 
