@@ -124,7 +124,7 @@ def multiply(m: Module, a: Value, b: Value, how: str) -> Value:
     if how == "device":
         m.d.comb += product.eq(a * b)
         return product
-    minus = Signal(signed(len(a) + 1), name="minus")
+    wide, minus = (Signal(signed(len(a) + 1), name=name) for name in ("wide", "minus"))
     left, final = Mux(b[0], a, 0), []
     for i in range(1, len(b)):
         final.append(left[0])
@@ -132,7 +132,7 @@ def multiply(m: Module, a: Value, b: Value, how: str) -> Value:
         left = Signal(Shape(len(a) + 1, a.shape().signed), name=f"row_{i}")
         m.d.comb += left.eq(rest - Mux(b[i], minus, 0))
     bits = Cat(final, left)
-    m.d.comb += [minus.eq(-a), product.eq(bits.as_signed() if a.shape().signed else bits)]
+    m.d.comb += [wide.eq(a), minus.eq(~wide + 1), product.eq(bits.as_signed() if a.shape().signed else bits)]
     return product
 
 
