@@ -84,7 +84,8 @@ FUNCTION = "function scale in_bits in_frac out_bits out_frac error luts method s
 
 
 def _function(name: str, summary: str, *functions: str) -> Block:
-    return Block(name, summary, FUNCTION, "function", FunctionConfig, name, {"function": functions})
+    methods = ("auto", "table", "linear") if name in ("sigmoid", "tanh") else ("auto", "base2", "table", "linear")
+    return Block(name, summary, FUNCTION, "function", FunctionConfig, name, {"function": functions, "method": methods})
 
 
 BLOCKS = {

@@ -34,8 +34,8 @@ VALUES: dict[type[Config], dict[str, tuple[Any, ...]]] = {
         "scale": (1.0, 0.37, 3.0),
         "in_bits": (8, 9, 12),
         "in_frac": (0, 4, 9),
-        "out_bits": (8, 13, 24),
-        "out_frac": (7, 8, 12, 16),
+        "out_bits": (12, 13, 24),  # narrower ones do not hold the result in every other field
+        "out_frac": (7, 9, 11),
         "error": (0.05, 0.02),
         "luts": (4, 6),
         "method": ("auto", "base2", "table", "linear"),
@@ -86,7 +86,7 @@ ALWAYS: dict[type[Config], tuple[Config, ...]] = {
     ),
     FunctionConfig: (
         FunctionConfig(name="odd", scale=0.37, in_bits=11, in_frac=5, out_bits=9, out_frac=8, error=0.02, luts=6, stages=3),
-        FunctionConfig(name="wide", in_bits=16, in_frac=12, out_bits=16, out_frac=15, error=0.002),
+        FunctionConfig(name="wide", in_bits=16, in_frac=12, out_bits=16, out_frac=15, error=0.005),
     ),
     RbfConfig: (
         RbfConfig(
@@ -120,7 +120,7 @@ def pairwise(block: str, builds: int = 20) -> list[Config]:
     """Choose configurations in which any two fields of a block meet in all their values, as far as a configuration allows them.
 
     Greedy and deterministic: each configuration is the one of some random ones that covers most of what is left. If fewer than `builds`
-    suffice, others are drawn from wider ranges.
+    suffice, others are drawn, of an accelerator from wider ranges.
 
     Parameters
     ----------
@@ -145,7 +145,7 @@ def pairwise(block: str, builds: int = 20) -> list[Config]:
     chosen: list[dict[str, Any]] = []
     while left or len(chosen) < builds:
         goal = min(left, key=sorted) if left else frozenset()
-        tries = [_draw(rng, kind, known, dict(goal), wide=not left) for _ in range(100)]
+        tries = [_draw(rng, kind, known, dict(goal), wide=not left and kind is AcceleratorConfig) for _ in range(100)]
         valid = [drawn for drawn in tries if drawn not in chosen and _config(kind, "", drawn)]
         best = sorted(valid, key=lambda drawn: -len(_pairs(drawn) & left))[:TRIES]
         found = next((drawn for drawn in best if _exists(_config(kind, "", drawn))), None)

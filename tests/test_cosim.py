@@ -152,14 +152,14 @@ def test_pairwise_builds_cover_every_pair(block):
 
 
 def forbidden(values):
-    """Rules of the configurations that join two of their fields, and results that cannot hold a function's range."""
+    """Rules of the configurations that join two of their fields."""
     return (
         values.get("bundle", 16) % values.get("port", 1) > 0
         or values.get("act_bits", 2) + values.get("weight_bits", 2) > 62
         or values.get("acc_bits", 2) + values.get("mult_bits", 1) > 63
         or values.get("units", 1) > values.get("neurons", 1024)
         or values.get("distance_frac", 0) > 2 * values.get("x_frac", 24)
-        or values.get("out_frac", 0) > values.get("out_bits", 24)
+        or values.get("t_frac", 4) > values.get("distance_frac", 24) + values.get("width_frac", 24)
     )
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from accel import cli
 from accel.errors import RangeError, ToolError
-from accel.sim import synth
+from accel.sim import harness, synth
 
 DESIGN = """
 module part(input clk, input rst, input [7:0] a, b, input [8:0] at, to, input we, output reg [7:0] q, output reg [15:0] p);
@@ -35,7 +35,7 @@ endmodule
 @pytest.fixture
 def fresh(monkeypatch, tmp_path):
     """Empty the cache of results; Yosys stays prepared."""
-    monkeypatch.setenv("YOWASP_CACHE_DIR", os.environ.get("YOWASP_CACHE_DIR") or str(synth.user_cache() / "YoWASP"))
+    monkeypatch.setenv("YOWASP_CACHE_DIR", os.environ.get("YOWASP_CACHE_DIR") or str(harness.user_cache() / "YoWASP"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
