@@ -149,9 +149,11 @@ def main() -> None:
     )
     parser.add_argument("--simulator", default="verilator")
     report = control(parser.parse_args().simulator)
-    print(json.dumps({name: value for name, value in report.items() if name != "series"}, indent=1))
-    text = json.dumps(report, indent=1)
-    Path(__file__).with_suffix(".json").write_text(text + "\n")
+    series = report.pop("series")
+    print(json.dumps(report, indent=1))
+    lines = ",\n  ".join(f"{json.dumps(name)}: {json.dumps(values)}" for name, values in series.items())
+    text = json.dumps(report, indent=1).removesuffix("\n}")
+    Path(__file__).with_suffix(".json").write_text(f'{text},\n "series": {{\n  {lines}\n }}\n}}\n')
 
 
 if __name__ == "__main__":
