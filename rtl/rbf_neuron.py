@@ -5,12 +5,12 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from accel.config import RbfConfig
-from accel.functions.evaluate import idle_bits
+from accel.functions.evaluate import idle_bits, varying_bits
 from accel.functions.generate import design
 
 from . import shapes
 from .arithmetic import delay, levels, multiply, saturate, square, stage, total
-from .function import Function
+from .function import Border, Function
 
 
 class RbfUnit(wiring.Component):
@@ -74,13 +74,18 @@ class RbfUnit(wiring.Component):
 
         # Exponent: rounded down and saturated, in the bits above those that the Gaussian then does not look at.
         scaled = multiply(m, distance, self.width, config.products)[config.distance_frac + config.width_frac - config.t_frac :]
-        idle = idle_bits(design(config.gaussian).datapath)
+        path = design(config.gaussian).datapath
+        idle = idle_bits(path)
         t = Signal(unsigned(config.t_bits))
         m.d.comb += t.eq(Cat(scaled[:idle], saturate(scaled[idle:], config.t_bits - idle)))
 
         m.submodules.gaussian = gaussian = Function(config.gaussian)
-        m.d.comb += [gaussian.i.valid.eq(1), gaussian.o.ready.eq(1)]
-        m.d.comb += [gaussian.i.payload.eq(stage(m, t, registered, "t_held")), self.phi.eq(gaussian.o.payload)]
+        m.d.comb += [gaussian.i.valid.eq(1), gaussian.i.payload.eq(stage(m, t, registered, "t_held")), gaussian.o.ready.eq(1)]
+        m.d.comb += self.phi.eq(gaussian.o.payload)
+        if config.products == "rows":  # each row would take in the logic of the bit that decides on it
+            for bit in varying_bits(path):
+                m.submodules += (border := Border())
+                m.d.comb += [border.i.eq(gaussian.o.payload[bit]), self.phi[bit].eq(border.o)]
         return m
 
 

@@ -74,3 +74,11 @@ def idle_bits(datapath: Datapath) -> int:
     last = datapath.input.hi
     results = evaluate(datapath, np.array([last >> low << low for low in range(datapath.input.bits)]))
     return int(np.flatnonzero(results == results[0])[-1])
+
+
+def varying_bits(datapath: Datapath) -> list[int]:
+    """List the bits of the result that are not the same for all of some operands, evenly spaced."""
+    x = np.arange(datapath.input.lo, datapath.input.hi + 1, max(1, 1 << datapath.input.bits - 12))
+    results = evaluate(datapath, x)
+    changed = int(np.bitwise_or.reduce(results ^ results[0]))
+    return [bit for bit in range(datapath.output.bits) if changed >> bit & 1]
