@@ -1,13 +1,15 @@
-"""Searched networks of small tables: sigmoid, tanh and Gaussian of the distance, symmetry folded away and far operands saturated.
+"""Searched networks of small tables: sigmoid, tanh, e^-x, and the Gaussian of the distance itself, without a square.
 
-A network is a list of steps on single bits: tables of a few bits each, and at most one sum. The operand is folded by inverting it where
-it is negative, and held at its reach by setting all its bits, both in the one table a bit has anyway. The side is then a table of its
-leading bits plus a second one of some leading and the following bits; an odd function is unfolded by inverting the sum. Both tables
-were searched by annealing inside the intervals that the error leaves to each value, for the fewest tables of 4 or 6 inputs after
-decomposition, and the decomposed tables are what the data holds. Where a constant half follows the network's lowest bit, its rounding
-error is centred and inverting it negates it exactly.
+A network is a list of steps on single bits: tables of a few bits each, and sums. The operand is folded by inverting it where it is
+negative, and held at its reach by setting all its bits, both in the one table a bit has anyway. A side is a base from its leading bits
+plus a second table, or plus a slope, from the same bits, times the bits that follow; these are inverted where the function falls, so
+that there are only sums. An odd function is unfolded by inverting the result. Bases and slopes were searched together by annealing
+inside what the error leaves to each interval, for the fewest tables of 4 or 6 inputs after decomposition, and the decomposed tables
+are what the data holds. Where a constant half follows the lowest bit, the rounding error is centred and inverting negates it exactly.
 
-A tool that maps for speed would join the tables again, at many times their number: each ends in a border.
+A tool that maps for speed would join the tables and the sums again, at many times their number: each ends in a border. Only where a
+row of a product enters a sum there is none, and the sum is a subtraction of the inverted row: tools pass the other term to the carry
+chain as it is and absorb the row in the one look-up table a column has.
 """
 
 from __future__ import annotations
@@ -32,12 +34,15 @@ class Step:
 
     Parameters
     ----------
+    operation : str
+        ``"table"``; ``"flat"``, a table without a border; ``"add"`` or ``"subtract"``, modulo 2^width of the first word.
     words : tuple of tuple of int
-        Bits, the lowest first: the address of a table, or the two terms of a sum modulo 2^width.
+        Bits, the lowest first: the address of a table, or the two terms of a sum.
     values : str
-        Entries of a table, one character each; empty for a sum.
+        Entries of a table, one character each.
     """
 
+    operation: str
     words: tuple[tuple[int, ...], ...]
     values: str
 
@@ -54,8 +59,8 @@ class Network:
         As in a configuration; scale 1.
     in_bits, in_frac : int
         The operand it was searched for [bits].
-    luts : int
-        Inputs of the look-up tables it was searched for.
+    counted : dict of int to int
+        By inputs of a look-up table, 4 and 6: how many Yosys counted on Spartan-3 and the 7 series.
     error : float
         Largest absolute error over all operands.
     frac : int
@@ -70,7 +75,7 @@ class Network:
     function: str
     in_bits: int
     in_frac: int
-    luts: int
+    counted: dict[int, int]
     error: float
     frac: int
     half: bool
@@ -89,14 +94,8 @@ def plans(config: FunctionConfig) -> Iterator[Plan]:
             and config.out_frac >= network.frac + network.half
             and network.error <= config.error
         ):
-            yield Plan({"network": name}, tables(network, config.luts), partial(folded, network, config))
-
-
-def tables(network: Network, inputs: int) -> float:
-    """Count the look-up tables of so many inputs."""
-    return sum(
-        max(1, 2.0 ** (len(step.words[0]) - inputs)) if step.values else sum(bit >= 0 for bit in step.words[1]) for step in network.steps
-    )
+            count = network.counted[config.luts]
+            yield Plan({"network": name}, count, partial(folded, network, config), count)
 
 
 def folded(network: Network, config: FunctionConfig) -> Datapath:
@@ -121,10 +120,14 @@ def folded(network: Network, config: FunctionConfig) -> Datapath:
     for step in network.steps:
         first = len(known) - 2
         if step.values:
-            known[first] = build.border(build.table(word(step.words[0]), tuple(map(int, step.values))))
+            table = build.table(word(step.words[0]), tuple(map(int, step.values)))
+            known[first] = table if step.operation == "flat" else build.border(table)
         else:
-            total = build.add(*map(word, step.words))
-            known |= {first + place: build.bits(total, place, 1) for place in range(len(step.words[0]))}
+            width = len(step.words[0])
+            a, b = map(word, step.words)
+            total = build.add(a, b) if step.operation == "add" else build.subtract(a, b)
+            total = build.border(build.bits(total, 0, width))
+            known |= {first + place: build.bits(total, place, 1) for place in range(width)}
 
     odd = config.function == "tanh"
     parts = [(known[bit], 1) for bit in network.result[: len(network.result) - odd]]
@@ -145,12 +148,12 @@ def searched() -> dict[str, Network]:
 
 
 def _read(entry: dict[str, Any]) -> Network:
-    steps = tuple(Step(tuple(map(tuple, words)), values) for words, values in entry["steps"])
+    steps = tuple(Step(operation, tuple(map(tuple, words)), values) for operation, words, values in entry["steps"])
     return Network(
         entry["function"],
         entry["in_bits"],
         entry["in_frac"],
-        entry["luts"],
+        {int(inputs): count for inputs, count in entry["counted"].items()},
         entry["error"],
         entry["frac"],
         entry["half"],

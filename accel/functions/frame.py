@@ -37,11 +37,14 @@ class Plan:
         Look-up tables, before any number is known.
     build : callable
         Makes the datapath, or None where it is seen not to keep the error.
+    counted : float, optional
+        Look-up tables, where they have been counted.
     """
 
     parameters: dict[str, int | str]
     estimate: float
     build: Callable[[], Datapath | None]
+    counted: float | None = None
 
 
 @dataclass(frozen=True)

@@ -116,7 +116,8 @@ def _design(config: FunctionConfig) -> Design | None:
                 return figures
             built = []
         if path := plan.build():
-            built.append((luts(path, config.luts), name, plan.parameters, path))
+            cost = luts(path, config.luts) if plan.counted is None else plan.counted
+            built.append((cost, name, plan.parameters, path))
     return _first(config, built)
 
 
