@@ -184,7 +184,8 @@ class FunctionConfig(Config):
     luts : int
         Inputs of the look-up tables that are counted as cost: 4 or 6.
     method : str
-        ``"auto"``, or the one method that is considered: ``"base2"``, ``"table"`` or ``"linear"``.
+        ``"auto"``, or the one method that is considered: ``"base2"``, ``"table"``, ``"linear"``, or ``"searched"``, units that were
+        found by search.
     stages : int
         Pipeline registers [cycles], 0 to 8; 0 is combinational.
 
@@ -202,7 +203,7 @@ class FunctionConfig(Config):
     out_frac: int = dataclasses.field(default=16, metadata=_range(1, 24))
     error: float = dataclasses.field(default=0.005, metadata=_range(1e-7, 0.25))
     luts: int = dataclasses.field(default=4, metadata={"enum": [4, 6]})
-    method: str = dataclasses.field(default="auto", metadata={"enum": ["auto", "base2", "table", "linear"]})
+    method: str = dataclasses.field(default="auto", metadata={"enum": ["auto", "base2", "table", "linear", "searched"]})
     stages: int = dataclasses.field(default=0, metadata=_range(0, 8))
 
     @property

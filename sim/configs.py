@@ -38,7 +38,7 @@ VALUES: dict[type[Config], dict[str, tuple[Any, ...]]] = {
         "out_frac": (7, 9, 11),
         "error": (0.05, 0.02),
         "luts": (4, 6),
-        "method": ("auto", "base2", "table", "linear"),
+        "method": ("auto", "base2", "table", "linear", "searched"),
         "stages": (0, 1, 3, 8),
     },
     RbfConfig: {

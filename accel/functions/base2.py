@@ -12,14 +12,19 @@ they are and absorb the table in the one LUT a column has anyway. With an additi
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib import resources
 from math import ceil, exp2, floor
 from typing import Any
 
+from accel.config import FunctionConfig
 from accel.errors import RangeError
 from accel.functions.datapath import Builder, Datapath
+from accel.functions.frame import Plan
+
+FAMILIES = {"xc3s": 4, "xc7": 6}  # where the searched units were counted: inputs of the look-up tables
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,11 +274,49 @@ def _sum(builder: Builder, operand: int, total: int, tables: list[Table], parame
     return builder.bits(builder.subtract(builder.join((held, 1), (total, parameters.columns)), added), 1, parameters.columns)
 
 
+def plans(config: FunctionConfig) -> Iterator[Plan]:
+    """Yield the searched units that serve a configuration: 2^-t of no fewer fraction bits than they use."""
+    if (config.function, config.scale) != ("exp2", 1):
+        return
+    for name, unit in searched().items():
+        fits = unit.parameters.fraction <= config.in_frac <= config.in_bits and unit.parameters.places <= config.out_frac <= config.out_bits
+        if fits and unit.error <= config.error:
+            build = partial(base2, unit.parameters, config.in_bits, config.in_frac, config.out_bits, config.out_frac)
+            yield Plan({"unit": name}, unit.counted[config.luts], build, unit.counted[config.luts])
+
+
+@dataclass(frozen=True, slots=True)
+class Searched:
+    """A searched unit.
+
+    Parameters
+    ----------
+    parameters : Base2
+    error : float
+        Its largest absolute error over all operands in Q4.12.
+    counted : dict of int to int
+        Look-up tables of 4 and of 6 inputs, as Yosys counted them.
+    """
+
+    parameters: Base2
+    error: float
+    counted: dict[int, int]
+
+
 @cache
-def searched() -> dict[str, Base2]:
+def searched() -> dict[str, Searched]:
     """Return the searched units by name."""
     text = resources.files("accel.functions").joinpath("base2.json").read_text(encoding="utf-8")
-    return {name: _read(entry["parameters"]) for name, entry in json.loads(text)["designs"].items()}
+    return {
+        name: Searched(
+            _read(entry["parameters"]), entry["max"], {inputs: _count(entry["cells"][family]) for family, inputs in FAMILIES.items()}
+        )
+        for name, entry in json.loads(text)["designs"].items()
+    }
+
+
+def _count(cells: dict[str, int]) -> int:
+    return sum(number for cell, number in cells.items() if cell.startswith("LUT"))
 
 
 def _read(data: dict[str, Any]) -> Base2:

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
 
 from accel.config import FunctionConfig
 from accel.errors import ConfigError
-from accel.functions import folded, linear, split, table
+from accel.functions import base2, folded, linear, split, table
 from accel.functions.cost import luts
 from accel.functions.datapath import Datapath
 from accel.functions.evaluate import evaluate
-from accel.functions.frame import FALLING
+from accel.functions.frame import FALLING, Plan
 from accel.functions.truth import truth
 
-METHODS = {"base2": split.plans, "folded": folded.plans, "linear": linear.plans, "table": table.plans}
+METHODS: dict[str, Callable[[FunctionConfig], Iterable[Plan]]] = {
+    "base2": split.plans,
+    "linear": linear.plans,
+    "table": table.plans,
+    "searched": lambda config: chain(base2.plans(config), folded.plans(config)),
+}
 SLACK = 1.3  # a plan is tried while its estimate is at most so many times the least cost found
 TRIES = 48  # datapaths among which the cheapest is chosen
 HIGHEST = 0.25  # error that a configuration can ask for
