@@ -105,7 +105,7 @@ def test_wrong_value_names_field_rule_value_file_and_line(change, message):
         (FunctionConfig, {"in_bits": 7}, r"in_bits must be an int in \[8, 24\], not 7"),
         (FunctionConfig, {"error": 0}, r"error must be a number in \[1e-07, 0.25\], not 0"),
         (FunctionConfig, {"luts": 5}, "luts must be one of 4, 6, not 5"),
-        (FunctionConfig, {"method": "magic"}, "method must be one of auto, base2, table, linear, not 'magic'"),
+        (FunctionConfig, {"method": "magic"}, "method must be one of auto, base2, table, linear, searched, not 'magic'"),
         (RbfConfig, {"neurons": 2}, r"units must be at most neurons \(2\), not 4"),
         (RbfConfig, {"x_frac": 4}, r"distance_frac must be at most 2 \* x_frac \(8\), not 10"),
         (RbfConfig, {"width_frac": 0}, r"t_frac must be at most distance_frac \+ width_frac \(10\), not 12"),
