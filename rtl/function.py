@@ -1,6 +1,8 @@
 """Nonlinear unit: operand stream in, result stream out; combinational or in as many stages as wanted."""
 
-from amaranth import Cat, Const, Module, Mux, Shape, Signal
+from collections.abc import Callable
+
+from amaranth import Cat, Const, Module, Mux, Shape, Signal, Value
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -46,7 +48,7 @@ class Function(wiring.Component):
         advance = Signal()
 
         # Datapath: a node's value is made in its stage, counted from 0; whoever needs it later takes it from a register.
-        values = []
+        values: list[list[Signal]] = []
 
         def value(node, stage):
             if path.nodes[node].operation == "constant":
@@ -92,9 +94,10 @@ class Border(wiring.Component):
     o : Out(1)
     """
 
-    i: In(1)
-    o: Out(1)
     config = None
+
+    def __init__(self):
+        super().__init__({"i": In(1), "o": Out(1)})
 
     def elaborate(self, platform):
         if shared := once(self, platform, clocked=False, a_keep_hierarchy=1):
@@ -134,7 +137,7 @@ def joined(node, *parts):
 
 
 def multiplied(node, a, b):
-    """Multiply by one adder for each bit of the narrower operand: sums of many terms that a tool may reorder end as trees of look-up tables."""
+    """Multiply by one adder for each bit of the narrower operand: a sum that a tool may reorder ends as a tree of look-up tables."""
     if len(a) < len(b):
         a, b = b, a
     done, rest = [], Const(0, 1)
@@ -146,7 +149,7 @@ def multiplied(node, a, b):
     return Cat(*done, rest).as_signed()
 
 
-EXPRESSIONS = {
+EXPRESSIONS: dict[str, Callable[..., Value]] = {
     "constant": lambda node: Const(node.constants[0], Shape(node.bits, node.signed)),
     "bits": lambda node, x: x >> node.constants[0],
     "join": joined,

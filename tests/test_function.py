@@ -24,7 +24,7 @@ SMALL = FunctionConfig(in_bits=8, in_frac=4, out_bits=8, out_frac=8, error=0.02)
 
 def naive(path, x):
     """Run one operand, each operation as the table of `accel.functions.datapath` words it."""
-    values = []
+    values: list[int] = []
     for node in path.nodes:
         a = [values[i] for i in node.arguments]
         k = node.constants
@@ -187,4 +187,5 @@ def test_program_runs_every_operand_once(tmp_path):
     cases = [tb_function.program_case(config, program, index) for index in range(tb_function.write_program(config, program))]
     assert [first for case in cases for first in case.inputs["i"]] == [x % (1 << 14) for x in range(-(1 << 13), 1 << 13)]
     assert json.loads(program.read_text())[-1][-1] == config.operand.hi
-    assert cases[0].place and cases[0].place("o", 1) == f"operand {1 - (1 << 13)}"
+    assert cases[0].place is not None
+    assert cases[0].place("o", 1) == f"operand {1 - (1 << 13)}"

@@ -18,10 +18,10 @@ def _bits(node: Node, x: Values) -> Values:
 
 
 def _join(node: Node, *parts: Values) -> Values:
-    whole = np.int64(0)
+    whole = np.zeros_like(parts[0])
     for part, width in zip(reversed(parts), reversed(node.constants), strict=True):
         whole = whole << width | part
-    return np.asarray(whole)
+    return whole
 
 
 def _table(node: Node, x: Values) -> Values:
@@ -33,7 +33,7 @@ def _complement(node: Node, x: Values, where: Values) -> Values:
 
 
 OPERATIONS: dict[str, Callable[..., Values]] = {
-    "constant": lambda node: np.int64(node.constants[0]),
+    "constant": lambda node: np.array(node.constants[0], np.int64),
     "bits": _bits,
     "join": _join,
     "table": _table,
@@ -43,7 +43,7 @@ OPERATIONS: dict[str, Callable[..., Values]] = {
     "shift": lambda node, x, by: x >> by,
     "complement": _complement,
     "below": lambda node, x: np.asarray(x < node.constants[0], np.int64),
-    "select": lambda node, where, a, b: np.where(where, a, b),
+    "select": lambda node, where, a, b: np.asarray(np.where(where, a, b)),
     "border": lambda node, x: x,
 }
 
@@ -78,7 +78,7 @@ def idle_bits(datapath: Datapath) -> int:
 
 def varying_bits(datapath: Datapath) -> list[int]:
     """List the bits of the result that are not the same for all of some operands, evenly spaced."""
-    x = np.arange(datapath.input.lo, datapath.input.hi + 1, max(1, 1 << datapath.input.bits - 12))
+    x = np.arange(datapath.input.lo, datapath.input.hi + 1, 1 << max(0, datapath.input.bits - 12))
     results = evaluate(datapath, x)
     changed = int(np.bitwise_or.reduce(results ^ results[0]))
     return [bit for bit in range(datapath.output.bits) if changed >> bit & 1]

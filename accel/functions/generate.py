@@ -28,6 +28,7 @@ METHODS: dict[str, Callable[[FunctionConfig], Iterable[Plan]]] = {
 }
 SLACK = 1.3  # a plan is tried while its estimate is at most so many times the least cost found
 TRIES = 48  # datapaths among which the cheapest is chosen
+MOST = 2000  # plans that are tried in all
 HIGHEST = 0.25  # error that a configuration can ask for
 CHUNK = 1 << 16  # operands at once
 WINDOWS, WINDOW = 64, 1 << 10  # runs of neighbouring operands that are tried first, and operands in each
@@ -113,10 +114,12 @@ def front(config: FunctionConfig, errors: Sequence[float]) -> list[Design]:
 @lru_cache(maxsize=256)
 def _design(config: FunctionConfig) -> Design | None:
     """Find the cheapest datapath, None if there is none."""
+    if config.error < _format_error(config):
+        return None
     names = METHODS if config.method == "auto" else (config.method,)
     planned = [(plan.estimate, name, plan) for name in names for plan in METHODS[name](config)]
     built: list[tuple[float, str, dict[str, int | str], Datapath]] = []
-    for estimate, name, plan in sorted(planned, key=lambda one: one[0]):
+    for estimate, name, plan in sorted(planned, key=lambda one: one[0])[:MOST]:
         if len(built) >= TRIES or (built and estimate > SLACK * min(cost for cost, *_ in built)):
             if figures := _first(config, built):
                 return figures
@@ -143,9 +146,14 @@ def _least_error(config: FunctionConfig) -> float:
         if found := _design(dataclasses.replace(config, error=target)):
             near = float(f"{1.006 * found.max_error:.3g}")  # three digits, rounded up
             return near if _design(dataclasses.replace(config, error=near)) else target
-    x = np.array([config.operand.lo, 0, config.operand.hi])
-    wanted = truth(config, x) * 2**config.out_frac
-    return float(np.abs(wanted - np.clip(np.rint(wanted), config.result.lo, config.result.hi)).max()) / 2**config.out_frac
+    return max(_format_error(config), HIGHEST)
+
+
+def _format_error(config: FunctionConfig) -> float:
+    """Return how far the best results of the extreme operands and of zero are from the truth: no datapath is closer."""
+    values = truth(config, np.array([config.operand.lo, 0, config.operand.hi]))
+    scale, result = 2.0**config.out_frac, config.result
+    return float(np.abs(values - np.clip(np.rint(values * scale), result.lo, result.hi) / scale).max())
 
 
 def measure(config: FunctionConfig, path: Datapath) -> tuple[float, float, int | None] | None:
@@ -160,7 +168,7 @@ def measure(config: FunctionConfig, path: Datapath) -> tuple[float, float, int |
     -------
     tuple or None
         Largest and mean absolute error, and the least magnitude from which on all results are zero, if there is one. None if the error
-        is not kept, the results are not monotone (of a Gaussian in the magnitude) or leave [0, 1] (of tanh [-1, 1]).
+        is not kept, or the results are not monotone (of a Gaussian in the magnitude), or leave their format or [0, 1] (of tanh [-1, 1]).
     """
     lo = 0 if config.function == "gaussian" else config.operand.lo
     count = config.operand.hi + 1 - lo
@@ -175,7 +183,7 @@ def _measure(config: FunctionConfig, path: Datapath, operands: Iterable[NDArray[
     """Run ascending operands."""
     even, falling = config.function == "gaussian", config.function in FALLING
     one = 1 << config.out_frac
-    bounds = (-one if config.function == "tanh" else 0, one)
+    bounds = max(-one if config.function == "tanh" else 0, config.result.lo), min(one, config.result.hi)
     worst = total = 0.0
     zero_from = 0
     before = [np.empty(0, np.int64)] * 2

@@ -76,21 +76,22 @@ class Side:
         size = 1 << self.bits - address
         x = np.linspace(0, 1, 9)
         values = self.target(np.arange(1 << address)[:, None] * float(size) + x * (size - 1))
-        nodes = np.linspace(0, 8, degree + 1).astype(int)
+        nodes = np.linspace(0, 8, degree + 1).astype(np.int64)
         basis = np.vander(x, degree + 1) @ np.linalg.inv(np.vander(x[nodes], degree + 1))
         return float(np.ptp(values - values[:, nodes] @ basis.T, axis=1).max()) / 2
 
     @cached_property
     def steepest(self) -> float:
         """Largest change of the target from one operand to the next."""
-        return float(np.abs(np.diff(self.target(np.linspace(0, 2**self.bits - 1, 1025)))).max()) * 1024 / 2**self.bits
+        places = np.linspace(0, (1 << self.bits) - 1, 1025)
+        return float(np.abs(np.diff(self.target(places))).max() * 1024) / (1 << self.bits)
 
 
 def direct(side: Side, address: int) -> Emit | None:
     """Look the value up by the operand's top bits."""
     size = 1 << side.bits - address
-    first = np.arange(1 << address) * size
-    ends = np.stack([side.target(first), side.target(first + (size - 1.0))])
+    first = np.arange(1 << address, dtype=np.float64) * size
+    ends = np.stack([side.target(first), side.target(first + (size - 1))])
     values = np.clip(np.rint(ends.mean(0)), 0, side.limit).astype(np.int64)
     if np.abs(values - ends).max() > side.error:
         return None
@@ -272,8 +273,8 @@ def _sampled(side: Side, address: int, offset: int, samples: int = SAMPLES) -> t
     below = side.bits - address
     step = 1 << below - offset
     d = np.unique(np.linspace(0, (1 << offset) - 1, samples).round().astype(np.int64))
-    first = (np.arange(1 << address)[:, None] << below) + d * step
-    return d, np.stack([side.target(first), side.target(first + (step - 1.0))])
+    first = ((np.arange(1 << address)[:, None] << below) + d * step).astype(np.float64)
+    return d, np.stack([side.target(first + end) for end in (0, step - 1)])
 
 
 def _scaled(product: Numbers, unit: int) -> Numbers:
@@ -281,7 +282,7 @@ def _scaled(product: Numbers, unit: int) -> Numbers:
 
 
 def _bases(side: Side, ends: Reals, terms: Numbers, guard: int) -> Numbers | None:
-    """Fit the base of each row to targets and terms: the middle of what is left, kept in range and monotone; None if the error is missed."""
+    """Fit the base of each row: the middle of what terms leave of targets, kept in range and monotone; None if the error is missed."""
     terms = side.sign * terms
     rest = ends - terms
     base = np.rint((rest.max((0, 2)) + rest.min((0, 2)) + 2**guard - 1) / 2).astype(np.int64)

@@ -1,4 +1,4 @@
-"""The method `base2`: 2^-t = 2^-f shifted right by I, t = I + f; for e^-x and the Gaussian a constant, or a square and a constant, before it.
+"""The method `base2`: 2^-t = 2^-f shifted right by I, t = I + f; e^-x and the Gaussian by a constant, or a square and one, before it.
 
 The mantissa 2^-f lies in (1/2, 1], so its top bit is 1; the rest is a piece, or the one's complement of f/2 plus a small correction.
 """
@@ -96,7 +96,7 @@ def _pieces(frame: Frame, exponent: Exponent, mantissa: int, room: float) -> Ite
     def target(f: Reals) -> Reals:
         return np.asarray(np.exp2(mantissa - (f + late) / 2.0**exponent.frac) - 0.5)
 
-    shared = {"mantissa": mantissa, "fraction": exponent.frac, "digits": len(exponent.digits)}
+    shared: dict[str, int | str] = {"mantissa": mantissa, "fraction": exponent.frac, "digits": len(exponent.digits)}
     around = exponent.luts(frame.reach) + frame.frac * 8 / inputs
     for address in range(2, min(bits, 9) + 1):
         make = partial(_corrected, frame, exponent, bits, mantissa, target, address)
