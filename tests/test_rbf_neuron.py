@@ -10,6 +10,8 @@ import pytest
 from accel import presets
 from accel.config import RbfConfig
 from accel.errors import RangeError
+from accel.functions.datapath import Builder
+from accel.functions.evaluate import idle_bits, varying_bits
 from accel.golden import rbf_neuron as golden
 from accel.golden.function import function
 from accel.golden.rbf_neuron import rbf_neuron
@@ -91,6 +93,17 @@ def test_golden_rejects(name, value, message):
     arrays = {"x": np.zeros((3, 2), np.int64), "centre": np.zeros((3, 2), np.int64), "width": np.zeros(3, np.int64)}
     with pytest.raises(RangeError, match=message):
         rbf_neuron(TINY, **(arrays | {name: value}))
+
+
+@pytest.mark.parametrize("bits", [3, 14])
+def test_what_hardware_leaves_out_of_a_gaussian(bits):
+    """Operand bits that do not matter once all above them are ones, and result bits that never change."""
+    build = Builder()
+    t = build.input(bits)
+    falling = build.subtract(build.constant(7), build.bits(t, bits - 2, 2))
+    path = build.done(build.select(build.below(t, 1 << bits - 1), build.scaled(falling, 3), build.constant(40)))
+    assert idle_bits(path) == bits - 1
+    assert varying_bits(path) == [3, 4]
 
 
 @pytest.mark.parametrize("stages", [0, 1, 3])
