@@ -9,6 +9,7 @@ from typing import Any
 
 from accel.config import AcceleratorConfig, Config, FunctionConfig, RbfConfig
 from accel.errors import ConfigError
+from accel.functions.generate import design
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +56,15 @@ class Block:
         Raises
         ------
         ConfigError
-            If it is of another kind, or a field has a value that the block does not take.
+            If it is of another kind, a field has a value that the block does not take, or a nonlinear unit cannot keep its error.
         """
         if not isinstance(config, self.kind):
             raise ConfigError(f"config must be of the kind {self.kind.__name__} for the block {self.name}, not {type(config).__name__}")
         for name, values in self.only.items():
             if (value := getattr(config, name)) not in values:
                 raise ConfigError(f"{name} must be one of {', '.join(map(str, values))} for the block {self.name}, not {value!r}")
+        for unit in units(config):
+            design(unit)
 
     def component(self, config: Config) -> Any:
         """Build the Amaranth component."""
@@ -84,7 +87,7 @@ FUNCTION = "function scale in_bits in_frac out_bits out_frac error luts method s
 
 
 def _function(name: str, summary: str, *functions: str) -> Block:
-    methods = ("auto", "table", "linear") if name in ("sigmoid", "tanh") else ("auto", "base2", "table", "linear")
+    methods = ("auto", *(("base2",) if name == "gaussian" else ()), "table", "linear", "searched")
     return Block(name, summary, FUNCTION, "function", FunctionConfig, name, {"function": functions, "method": methods})
 
 
@@ -109,6 +112,13 @@ BLOCKS = {
         ),
     )
 }
+
+
+def units(config: Config) -> tuple[FunctionConfig, ...]:
+    """Return the nonlinear units that a configuration describes."""
+    if isinstance(config, RbfConfig):
+        return (config.gaussian, config.sigmoid) if config.output == "sigmoid" else (config.gaussian,)
+    return (config,) if isinstance(config, FunctionConfig) else ()
 
 
 def table() -> str:

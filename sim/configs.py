@@ -11,7 +11,7 @@ from accel import presets
 from accel.config import AcceleratorConfig, Config, FunctionConfig, RbfConfig
 from accel.errors import ConfigError
 from accel.functions.generate import design
-from accel.sim.blocks import BLOCKS, Block
+from accel.sim.blocks import BLOCKS, Block, units
 
 VALUES: dict[type[Config], dict[str, tuple[Any, ...]]] = {
     AcceleratorConfig: {
@@ -113,7 +113,8 @@ def always(block: str) -> tuple[Config, ...]:
 def values(block: str) -> dict[str, tuple[Any, ...]]:
     """Return the values of each field that the long run of a block pairs."""
     of = BLOCKS[block]
-    return {field: of.only.get(field, VALUES[of.kind][field]) for field in of.varies.split()}
+    known = {field: VALUES[of.kind][field] for field in of.varies.split()}
+    return {field: tuple(value for value in some if value in of.only.get(field, some)) for field, some in known.items()}
 
 
 def pairwise(block: str, builds: int = 20) -> list[Config]:
@@ -196,13 +197,8 @@ def _config(kind: type[Config], name: str, drawn: dict[str, Any]) -> Config | No
 
 def _exists(config: Config | None) -> bool:
     """Tell whether the nonlinear units of a configuration can be designed."""
-    units: tuple[FunctionConfig, ...] = ()
-    if isinstance(config, FunctionConfig):
-        units = (config,)
-    elif isinstance(config, RbfConfig):
-        units = (config.gaussian, config.sigmoid) if config.output == "sigmoid" else (config.gaussian,)
     try:
-        for unit in units:
+        for unit in units(config) if config else ():
             design(unit)
     except ConfigError:
         return False

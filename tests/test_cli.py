@@ -18,6 +18,7 @@ import pytest
 import accel
 from accel import cli, presets, simulate
 from accel.cli import terminal
+from accel.config import AcceleratorConfig, FunctionConfig, RbfConfig
 from accel.errors import MismatchError, RangeError, ToolError
 from accel.sim import harness, program
 from accel.sim.blocks import BLOCKS
@@ -127,6 +128,19 @@ def test_npy_input(capsys, model, inputs, tmp_path):
         (["cosim", "lfsr", "--network", "MODEL"], "network must be given without blocks, not with lfsr"),
         (["cosim", "lfsr", "--cases", "0"], "cases must be 1 or more, not 0"),
         (["cosim", "--network", "MODEL", "--cases", "3"], "cases must be given with blocks, not with a network: 3"),
+        (
+            ["cosim", "gaussian", "lfsr", "rbf_neuron", "sigmoid", "--config", "tiny"],
+            r"config must be given with blocks of one kind, not with gaussian \(FunctionConfig\) and lfsr .* and rbf_neuron \(Rbf.*\)",
+        ),
+        (["cosim", "--set", "stages=2"], r"set must be given with blocks of one kind, not with uspe \(AcceleratorConfig\) and .*"),
+        (["cosim", "gaussian", "sigmoid", "--config", "tanh"], "function must be one of exp2, exp, gaussian for .* gaussian, not 'tanh'"),
+        (["cosim", "--network", "MODEL", "--config", "gaussian"], "config must be one of edge-int8, .*, not 'gaussian'"),
+        (["verilog", "sigmoid", "--config", "edge-int8"], "config must be one of gaussian, .*, tiny or the path .*, not 'edge-int8'"),
+        (
+            ["verilog", "sigmoid", "--set", "method=base2"],
+            "method must be one of auto, table, linear, searched for .* sigmoid, not 'base2'",
+        ),
+        (["verilog", "sigmoid", "--set", "error=0.0000001", "--set", "out_frac=8"], r"error must be at least .*, not 1e-07"),
         (["cosim", "lfsr", "--set", "cols"], "set must be FIELD=VALUE, not 'cols'"),
         (["cosim", "lfsr", "--set", "cols=["], r"set must be FIELD=VALUE, not 'cols=\['"),
         (["cosim", "lfsr", "--set", "columns=3"], "field must be one of name, rows, cols, .*, not 'columns'"),
@@ -184,7 +198,7 @@ def test_usage_errors_return_2(capsys, arguments):
     assert "usage: accel" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("what", ["", "simulate", "verilog", "cosim", "list", "run"])
+@pytest.mark.parametrize("what", ["", "simulate", "verilog", "cosim", "synth", "prove", "list", "run"])
 def test_help_has_examples(capsys, what):
     with pytest.raises(SystemExit, match=r"^0$"):
         cli.main([*what.split(), "--help"])
@@ -201,6 +215,9 @@ def test_list(capsys):
     assert {"operator": "Conv"} in json.loads(out)["operators"]
     code, out, _ = run(capsys, "list", "presets", "--json")
     assert [row["preset"] for row in json.loads(out)["presets"]] == ["edge-int8", "sat-vcu1525", "tiny"]
+    for kind, column, config in (("functions", "function", FunctionConfig), ("rbf", "rbf network", RbfConfig)):
+        code, out, _ = run(capsys, "list", kind, "--json")
+        assert [row[column] for row in json.loads(out)[kind]] == list(presets.names(config))
 
 
 def test_verilog(capsys, tmp_path):
@@ -210,6 +227,10 @@ def test_verilog(capsys, tmp_path):
     file = tmp_path / "new" / "accumulator.v"
     assert run(capsys, "verilog", "accumulator", "--config", "tiny", "-o", file)[:2] == (0, "")
     assert file.read_text() == out
+    changed = run(capsys, "verilog", "accumulator", "--config", "tiny", "--set", "cols=1")[1]
+    assert changed.startswith("module accumulator ")
+    assert changed != out
+    assert "clk" not in run(capsys, "verilog", "gaussian", "--config", "tiny", "--set", "stages=0")[1]
 
 
 def compared(block="core", waveform=None):
@@ -236,6 +257,11 @@ def test_cosim_of_blocks(capsys, monkeypatch, tmp_path):
     asked.clear()
     run(capsys, "cosim")
     assert [(block, config.name) for block, config, *_ in asked] == [(block.name, block.default) for block in BLOCKS.values()]
+    asked.clear()
+    run(capsys, "cosim", "gaussian", "tanh", "--set", "stages=1")
+    assert [(block, config.name, config.stages) for block, config, *_ in asked] == [
+        (name, f"{name} stages=1", 1) for name in ("gaussian", "tanh")
+    ]
     asked.clear()
     run(capsys, "cosim", "lfsr", "--config", "edge-int8", "--set", "cols=2", "--set", "rows=4.0", "--set", "cols=3")
     assert [config for _, config, *_ in asked] == [
@@ -278,7 +304,8 @@ def test_run_writes_its_report(capsys, monkeypatch, tmp_path):
         assert f"report: {folder / 'report.md'}" in out
         files.append({str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()})
     assert files[0] == files[1]
-    assert {f"verilog/{block}.v" for block in BLOCKS} < set(files[0])
+    verilog = {f"verilog/{block.name}.v" for block in BLOCKS.values() if block.kind is AcceleratorConfig}
+    assert {name for name in files[0] if name.startswith("verilog/")} == verilog
     assert {"cycles.png", "report.md", "report.json", "dense/layers.csv", "pruned/result.json", "pruned/outputs.npz"} < set(files[0])
     report = json.loads(files[0]["report.json"])
     assert report["accuracy"]["agreement of the last two"] >= 0.99

@@ -7,13 +7,10 @@ import dataclasses
 import json
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from accel.cli.terminal import add_config, command, described, is_device, make_folder, say, table, write
 from accel.config import AcceleratorConfig
-
-if TYPE_CHECKING:
-    from accel.sim.synth import Area
 
 EXAMPLES = """
 accel synth gaussian --family xc3s
@@ -72,8 +69,8 @@ def synth(args: argparse.Namespace) -> None:
     print(f"{block.name} of {config.name} on {area.family}, {area.tool} {area.version}: {area.flags}\n\n{summary(area)}")
 
 
-def summary(area: Area) -> str:
-    """Show an area to a person: its columns, and those of each module if there are several."""
+def summary(area: Any) -> str:
+    """Show an :class:`accel.sim.synth.Area` to a person: its columns, and those of each module if there are several."""
     sizes = [name for name, count in area.counts.items() if name not in TITLES and count]
     columns = ["lut", *sizes, *(name for name in TITLES if name != "lut")]
     headings = [TITLES.get(name, name.upper()) for name in columns]

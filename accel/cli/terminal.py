@@ -64,10 +64,12 @@ def described(args: argparse.Namespace, names: Sequence[str]) -> list[tuple[Any,
         if name not in BLOCKS:
             raise RangeError(f"block must be one of {', '.join(BLOCKS)}, not {name!r}")
     blocks = [BLOCKS[name] for name in names or BLOCKS]
-    kinds = {block.kind: block.name for block in reversed(blocks)}
+    kinds: dict[type[Config], str] = {}
+    for block in blocks:
+        kinds.setdefault(block.kind, block.name)
     if len(kinds) > 1 and (args.config or args.changes):
         option = "config" if args.config else "set"
-        found = " and ".join(f"{name} ({kind.__name__})" for kind, name in reversed(kinds.items()))
+        found = " and ".join(f"{name} ({kind.__name__})" for kind, name in kinds.items())
         raise RangeError(f"{option} must be given with blocks of one kind, not with {found}")
     pairs = [(block, configuration(args, block.kind, block.default)) for block in blocks]
     for block, config in pairs:
