@@ -24,8 +24,12 @@ module proof(input {x}, output {outputs});
 endmodule
 """
 
-# Processes and memories are nothing to the solver: it would prove whatever is said of them, so none may be left.
-READ = "read_verilog unit.v proof.v; prep -top proof -flatten; memory_map; opt -full; select -assert-none t:$mem* p:*"
+# Processes and memories are nothing to the solver: it would prove whatever is said of them, so none may be left,
+# and no module that synthesis is asked to keep.
+READ = (
+    "read_verilog unit.v proof.v; setattr -mod -unset keep_hierarchy *; setattr -unset keep_hierarchy */t:*; "
+    "prep -top proof -flatten; memory_map; opt -full; select -assert-none t:$mem* p:*"
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from accel.cli.terminal import add_config, command, described, say, table
+
+if TYPE_CHECKING:
+    from accel.config import FunctionConfig
 
 EXAMPLES = """
 accel prove gaussian
@@ -34,6 +37,6 @@ def prove(args: argparse.Namespace) -> None:
     ((block, config),) = described(args, [args.block])
     say(f"proving {block.name} of {config.name}")
     began = time.perf_counter()
-    proof = run(block.name, config)
+    proof = run(block.name, cast("FunctionConfig", config))
     say(f"{proof.solver} was done in {time.perf_counter() - began:.0f} s")
     print(table(["property", "holds for every operand"], [[name, claim] for name, claim in proof.properties.items()]))
