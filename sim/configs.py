@@ -38,7 +38,7 @@ VALUES: dict[type[Config], dict[str, tuple[Any, ...]]] = {
         "out_frac": (7, 9, 11),
         "error": (0.05, 0.02),
         "luts": (4, 6),
-        "method": ("auto", "base2", "table", "linear", "searched"),
+        "method": ("auto", "base2", "table", "linear"),  # searched units are of few formats: `auto` meets them
         "stages": (0, 1, 3, 8),
     },
     RbfConfig: {
