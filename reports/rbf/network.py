@@ -36,7 +36,7 @@ def areas(config: RbfConfig) -> dict[str, Any]:
 def errors(config: RbfConfig) -> dict[str, float]:
     """Return the largest and mean difference to real arithmetic over random networks and samples, with the same parameters in both.
 
-    Centres in [-4, 4), sigma from 0.25 to 2, weights and bias in [-4, 4), samples in [-8, 8).
+    Centres in [-4, 4), sigma from 0.25 to 2, weights and bias in [-4, 4), samples over the whole format.
     """
     rng = np.random.default_rng(0)
     worst = total = 0.0
