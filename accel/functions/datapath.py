@@ -131,12 +131,13 @@ class Builder:
         return x if places == 0 else self.multiply(x, self.constant(1 << places))
 
     def table(self, address: int, values: tuple[int, ...]) -> int:
-        """Look an unsigned address up; there are as many values as addresses in its interval."""
+        """Look an unsigned address up; values that no address in its interval reaches are left out."""
         node = self.nodes[address]
         self._unsigned("table", node)
-        if len(values) != node.hi + 1:
+        if len(values) <= node.hi:
             raise RangeError(f"values must be as many as there are addresses ({node.hi + 1}), not {len(values)}")
-        return self._add("table", (address,), values, min(values), max(values))
+        reached = values[: node.hi + 1]
+        return self._add("table", (address,), reached, min(reached), max(reached))
 
     def add(self, a: int, b: int) -> int:
         """Add."""
