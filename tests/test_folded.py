@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from accel.config import FunctionConfig
@@ -9,25 +11,25 @@ from accel.functions.folded import folded, plans, searched
 from accel.functions.generate import design, measure
 
 
-def _config(name: str, **other) -> FunctionConfig:
+def _config(name: str, **other: Any) -> FunctionConfig:
     network = searched()[name]
-    return FunctionConfig(
-        **{
-            "function": network.function,
-            "in_bits": network.in_bits,
-            "in_frac": network.in_frac,
-            "out_frac": 15 if network.function == "tanh" else 16,
-            "error": network.error,
-        }
-        | other
-    )
+    fields: dict[str, Any] = {
+        "function": network.function,
+        "in_bits": network.in_bits,
+        "in_frac": network.in_frac,
+        "out_frac": 15 if network.function == "tanh" else 16,
+        "error": network.error,
+    }
+    return FunctionConfig(**fields | other)
 
 
 @pytest.mark.parametrize("name", searched())
 def test_network_keeps_its_error(name):
     """Over all operands, monotone and bounded; and the error that is told is not a looser one."""
     config = _config(name)
-    worst, mean, _ = measure(config, folded(searched()[name], config))
+    found = measure(config, folded(searched()[name], config))
+    assert found is not None
+    worst, mean, _ = found
     assert mean < worst <= searched()[name].error < worst + 2e-7
 
 

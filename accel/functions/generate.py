@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from accel.config import FunctionConfig
 from accel.errors import ConfigError
-from accel.functions import base2, folded, linear, split, table
+from accel.functions import chains, folded, linear, split, table
 from accel.functions.cost import luts
 from accel.functions.datapath import Datapath
 from accel.functions.evaluate import evaluate
@@ -24,7 +24,7 @@ METHODS: dict[str, Callable[[FunctionConfig], Iterable[Plan]]] = {
     "base2": split.plans,
     "linear": linear.plans,
     "table": table.plans,
-    "searched": lambda config: chain(base2.plans(config), folded.plans(config)),
+    "searched": lambda config: chain(chains.plans(config), folded.plans(config)),
 }
 SLACK = 1.3  # a plan is tried while its estimate is at most so many times the least cost found
 TRIES = 48  # datapaths among which the cheapest is chosen
@@ -202,8 +202,8 @@ def _measure(config: FunctionConfig, path: Datapath, operands: Iterable[NDArray[
         if not _ordered(sides if falling else [-sides[0]]):
             return None
         before = sides
-    last = (config.operand.hi + even) if falling else 0
-    return worst, total / (1 << config.in_bits), zero_from if zero_from <= last else None
+    ends = falling and zero_from <= config.operand.hi + even
+    return worst, total / (1 << config.in_bits), zero_from if ends else None
 
 
 def _ordered(sides: list[NDArray[np.int64]]) -> bool:
