@@ -72,21 +72,18 @@ class RbfNetwork(wiring.Component):
             with path.If(take):
                 path.d.sync += x.eq(self.i.payload)
             ahead = following if not units[0].ranks else delay(path, turn, units[0].ranks - 1, "ahead")
-            weighing = delay(path, turn, units[0].ranks, "weighing")
-            adding = delay(path, weighing, sums, "adding")
+            adding = delay(path, turn, units[0].ranks + sums, "adding")
         weights = []
         for u, unit in enumerate(units):
             if turns:
                 first = u * config.passes
                 count = min(config.passes, config.neurons - first)
                 local = self.params.payload.address - first
-                mine = write & (local >= 0) & (local < count)
+                mine = write & (local >= 0) & (local < count)  # weights behind the last neuron stay 0, as memories begin
                 stored = shapes.neuron(config).members
                 neuron = self.memory(m, {name: stored[name] for name in ("centre", "width")}, mine, local, following, advance)
                 weight = self.memory(m, {"weight": shapes.neuron_row(config).members["weight"]}, mine, local, ahead, advance).weight
                 width = delay(path, neuron.width, unit.lead, f"width_{u}")
-                if count < config.passes:
-                    weight = [Mux(weighing < count, value, 0) for value in weight]
             else:
                 x, neuron = self.i.payload, self.row(m, write, u)
                 weight, width = neuron.weight, neuron.width

@@ -202,7 +202,6 @@ MUTANTS: dict[str, tuple[Mutant, ...]] = {
             "local = self.params.payload.address - first - 1",
         ),
         Mutant("memory-without-end", "rtl/rbf_network.py", "mine = write & (local >= 0) & (local < count)", "mine = write & (local >= 0)"),
-        Mutant("missing-neuron-weighs", "rtl/rbf_network.py", "Mux(weighing < count, value, 0)", "value"),
         Mutant("turn-too-few", "rtl/rbf_network.py", "last.eq(turn == config.passes - 1)", "last.eq(turn >= config.passes - 2)"),
         Mutant("sum-not-restarted", "rtl/rbf_network.py", "Mux(adding == 0, bias, exact)", "exact"),
         Mutant("sum-finished-early", "rtl/rbf_network.py", "(adding == config.passes - 1)", "(adding == config.passes - 2)"),
