@@ -15,6 +15,9 @@ Yosys maps the text to the cells of a family, and what is reported is counted he
 `levels` is the longest path through logic, from an input or a register to an output or a register: a look-up table, a memory in the place
 of one and a multiplier are a level each, a carry chain is one level however long it is, multiplexers and inverters are none. Block
 memories, shift registers and multipliers with a register inside begin and end paths, as flip-flops do.
+
+`routes` are the columns of Xilinx carry chains whose select comes past no look-up table. Yosys does not count them, but on the device a
+select comes from the look-up table of its slice, so each takes one as a wire: `lut` + `routes` is the more cautious figure.
 """
 
 from __future__ import annotations
@@ -62,6 +65,7 @@ COLUMNS = {
 COSTS = {"lut": 1, "lutram": 1, "dsp": 1, "mux": 0, "inv": 0}  # levels of a cell; those of a carry chain are in _carry
 BOUNDARIES = ("ff", "srl", "bram")
 CHAIN = {"MUXCY": "O", "CARRY4": "CO", "CARRY8": "CO", "CCU2C": "COUT", "SB_CARRY": "CO"}  # outputs that go on in a chain
+SELECTS = {"MUXCY": "S", "XORCY": "LI", "CARRY4": "S", "CARRY8": "S"}
 CARRIED = ("CI", "CIN")  # inputs that come from one
 WRITES = re.compile(r"D\d*|DI\w*|WE|WRE|WCLK|WCK|WAD\d*|RST\w*")  # inputs of a memory that its outputs do not follow at once
 REGISTERED = re.compile(r"[ABMP]REG|[AB]_REG|PIPELINE_\w+")  # parameters of a multiplier that has a register inside
@@ -89,8 +93,8 @@ class Area:
         The module.
     counts : dict of str to int
         Cells by column; see the module's table.
-    levels : int
-        Longest path, as the module says.
+    levels, routes : int
+        Longest path and bare carry columns, as the module says.
     cells : dict of str to int
         Cells by type.
     modules : dict of str to dict
@@ -106,6 +110,7 @@ class Area:
     top: str
     counts: dict[str, int]
     levels: int
+    routes: int
     cells: dict[str, int]
     modules: dict[str, dict[str, Any]]
     warnings: tuple[str, ...]
@@ -266,7 +271,7 @@ def count(modules: dict[str, Any], top: str) -> dict[str, Any]:
     Returns
     -------
     dict of str to object
-        `counts`, `levels`, `cells` and `modules` of :class:`Area`.
+        `counts`, `levels`, `routes`, `cells` and `modules` of :class:`Area`.
 
     Raises
     ------
@@ -290,10 +295,11 @@ def count(modules: dict[str, Any], top: str) -> dict[str, Any]:
             cells[kind] += instances[name]
         for column in part:
             counts[column] += instances[name] * part[column]
-    levels = _levels(own, top)
+    levels, routes = _paths(own, top)
     return {
         "counts": {column: counts[column] for column in NAMES},
         "levels": levels,
+        "routes": routes,
         "cells": dict(sorted(cells.items())),
         "modules": parts,
     }
@@ -346,11 +352,13 @@ class _Nets:
 Arc = tuple[int, int, int, bool]  # from a net to a net, levels, whether it continues a carry chain
 
 
-def _levels(modules: dict[str, Any], top: str) -> int:
-    """Return the longest path of a netlist; see the module's docstring."""
+def _paths(modules: dict[str, Any], top: str) -> tuple[int, int]:
+    """Return the longest path of a netlist and its bare carry columns; see the module's docstring."""
     nets = _Nets()
     arcs: list[Arc] = []
     chained: set[int | None] = set()
+    selects: defaultdict[str, list[int]] = defaultdict(list)  # nets at the selects of carry cells, by type of cell
+    made: list[int] = []  # nets that look-up tables and inverters drive
     for kind, parameters, pins in _leaves(modules, top, {}, nets):
         column = _column(kind)
         inputs = {port: bits for port, (direction, bits) in pins.items() if direction == "input"}
@@ -358,11 +366,14 @@ def _levels(modules: dict[str, Any], top: str) -> int:
         if column == "carry":
             arcs += _carry(inputs, outputs)
             chained.update(outputs.get(CHAIN.get(kind, ""), ()))
+            selects[kind] += [net for net in inputs.get(SELECTS.get(kind, ""), ()) if net is not None]
         elif column not in BOUNDARIES and not (column == "dsp" and _registered(kind, parameters)):
             through = nets.new()
             follows = (net for port, bits in inputs.items() if not (column == "lutram" and WRITES.fullmatch(port)) for net in bits)
             arcs += [(net, through, COSTS[column], False) for net in follows if net is not None]
-            arcs += [(through, net, 0, False) for bits in outputs.values() for net in bits if net is not None]
+            given = [net for bits in outputs.values() for net in bits if net is not None]
+            arcs += [(through, net, 0, False) for net in given]
+            made += given if column in ("lut", "inv") else []
     chain = {nets.find(net) for net in chained if net is not None}
     before: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)
     for source, target, levels, carried in arcs:
@@ -375,7 +386,10 @@ def _levels(modules: dict[str, Any], top: str) -> int:
             depth[net] = max((depth[source] + levels for source, levels in before.get(net, ())), default=0)
     except CycleError:
         raise ToolError(f"{top} must have no loop of logic, not one that Yosys left in its netlist") from None
-    return max(depth.values(), default=0)
+    driven = {nets.find(net) for net in made}
+    bare = {kind: Counter(net for net in map(nets.find, found) if net not in driven) for kind, found in selects.items()}
+    sums, carries = bare.pop("XORCY", Counter()), bare.pop("MUXCY", Counter())  # of one column where they share the select
+    return max(depth.values(), default=0), (sums | carries).total() + sum(counter.total() for counter in bare.values())
 
 
 def _leaves(modules: dict[str, Any], name: str, bits: dict[int, int], nets: _Nets) -> Iterator[tuple[str, dict[str, str], dict[str, Any]]]:

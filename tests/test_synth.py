@@ -156,6 +156,22 @@ def test_levels(cells, levels):
     assert synth.count({"top": module(cells, i=[2, 3, 4, 5, 6])}, "top")["levels"] == levels
 
 
+@pytest.mark.parametrize(
+    ("cells", "routes"),
+    [
+        ([lut(10, 2), ("MUXCY", {"CI": ["0"], "S": [10], "DI": [3]}, {"O": [11]}), ("XORCY", {"CI": ["0"], "LI": [10]}, {"O": [12]})], 0),
+        ([("MUXCY", {"CI": ["0"], "S": [2], "DI": [3]}, {"O": [11]}), ("XORCY", {"CI": ["0"], "LI": [2]}, {"O": [12]})], 1),  # one column
+        ([("MUXCY", {"CI": ["0"], "S": [2], "DI": [3]}, {"O": [11]}), ("XORCY", {"CI": ["0"], "LI": [3]}, {"O": [12]})], 2),
+        ([("XORCY", {"CI": [4], "LI": [2]}, {"O": [11]}), ("XORCY", {"CI": [5], "LI": [2]}, {"O": [12]})], 2),
+        ([("INV", {"I": [2]}, {"O": [10]}), ("XORCY", {"CI": [4], "LI": [10]}, {"O": [11]})], 0),  # counted as an inverter
+        ([lut(10, 2), ("CARRY4", {"CI": ["0"], "S": [10, 3, 4, "0"]}, {"O": [20, 21, 22, 23]})], 2),
+        ([("SB_CARRY", {"CI": ["0"], "I0": [2], "I1": [3]}, {"CO": [11]})], 0),
+    ],
+)  # fmt: skip
+def test_routes(cells, routes):
+    assert synth.count({"top": module(cells, i=[2, 3, 4, 5, 6])}, "top")["routes"] == routes
+
+
 def test_paths_cross_modules():
     """Through two instances of a module, a wire that passes one, and a constant at a port."""
     inner = module([lut(4, 2, 3)], a=[2], b=[3], y=[4], z=[2])
@@ -255,7 +271,7 @@ def test_command(capsys, tmp_path):
     text = capsys.readouterr().out
     assert text == file.read_text()
     facts = json.loads(text)
-    area = ["tool", "version", "family", "flags", "top", "counts", "levels", "cells", "modules", "warnings"]
+    area = ["tool", "version", "family", "flags", "top", "counts", "levels", "routes", "cells", "modules", "warnings"]
     assert list(facts) == ["schema_version", "block", "config", *area]
     assert (facts["block"], facts["config"]["cols"], facts["family"]) == ("lfsr", 2, "ice40")
     assert facts["counts"]["ff"] == 2 * 32 + 1

@@ -39,8 +39,9 @@ def synth(args: argparse.Namespace) -> None:
     """Count the cells that a block takes on an FPGA, and the levels of its logic, with Yosys.
 
     Compare these counts with others of the same tool and family only. A block of the accelerator is mapped module by module, a unit as a
-    whole. LUT1 to LUT6 are look-up tables by the inputs they use; multiplexers, carry cells and inverters are not among them. A level is a
-    look-up table, a whole carry chain or a multiplier on the longest path between inputs, registers and outputs.
+    whole. LUT1 to LUT6 are look-up tables by the inputs they use; multiplexers, carry cells and inverters are not among them. Routes are
+    columns of carry chains that no look-up table feeds: on a Xilinx device each takes one as a wire. A level is a look-up table, a whole
+    carry chain or a multiplier on the longest path between inputs, registers and outputs.
     """
     from accel.sim.harness import write_verilog
     from accel.sim.synth import SCHEMA_VERSION, check_tools, prepared, synthesise
@@ -74,8 +75,8 @@ def summary(area: Any) -> str:
     sizes = [name for name, count in area.counts.items() if name not in TITLES and count]
     columns = ["lut", *sizes, *(name for name in TITLES if name != "lut")]
     headings = [TITLES.get(name, name.upper()) for name in columns]
-    rows = [[area.top, 1, *(area.counts[name] for name in columns), area.levels]]
+    rows = [[area.top, 1, *(area.counts[name] for name in columns), area.routes, area.levels]]
     if len(area.modules) == 1:
-        return table([*headings, "levels"], [rows[0][2:]])
-    rows += [[f"  {name}", of["instances"], *(of["counts"][column] for column in columns), None] for name, of in area.modules.items()]
-    return table(["module, its own cells", "instances", *headings, "levels"], rows)
+        return table([*headings, "routes", "levels"], [rows[0][2:]])
+    rows += [[f"  {name}", of["instances"], *(of["counts"][column] for column in columns), None, None] for name, of in area.modules.items()]
+    return table(["module, its own cells", "instances", *headings, "routes", "levels"], rows)

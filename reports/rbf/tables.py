@@ -19,7 +19,7 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 def _cells(area: dict[str, Any]) -> list[object]:
     """Look-up tables, and the columns beside them."""
     counts = area["counts"]
-    return [f"**{counts['lut']}**", counts["inv"], counts["mux"], counts["carry"], area["levels"]]
+    return [f"**{counts['lut']}**", area["routes"], counts["inv"], counts["mux"], counts["carry"], area["levels"]]
 
 
 def points(measured: dict[str, Any]) -> str:
@@ -27,7 +27,11 @@ def points(measured: dict[str, Any]) -> str:
     headings = [
         "fed with",
         "asked",
-        *(f"{name} {family}" for family in FAMILIES for name in ("max error", "mean error", "LUT", "INV", "MUXF", "carry", "levels")),
+        *(
+            f"{name} {family}"
+            for family in FAMILIES
+            for name in ("max error", "mean error", "LUT", "routes", "INV", "MUXF", "carry", "levels")
+        ),
     ]
     rows = []
     for point in measured["points"]:
