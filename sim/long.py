@@ -1,4 +1,4 @@
-"""The long co-simulation: thousands of random cases per block over pairwise-chosen builds.
+"""The long co-simulation: thousands of random cases per block over pairwise-chosen builds, and a million vectors of some networks.
 
 ``python -m accel.sim.long [BLOCK ...] [--cases N] [--seed S] [--out FILE]``. An interrupted run goes on where it stopped.
 """
@@ -11,12 +11,15 @@ import hashlib
 import json
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from accel import presets
 from accel.errors import MismatchError, RangeError
 from accel.sim.blocks import BLOCKS
 from accel.sim.configs import pairwise
@@ -24,6 +27,9 @@ from accel.sim.harness import ROOT, WRITES, cosim
 
 CASES = 2000
 OUT = Path("reports/cosim.json")
+VECTORS = 1_000_000
+STREAMED = {"rbf_neuron": ("paper",), "rbf_network": ("paper", "shared")}
+"""Blocks through which VECTORS random samples run without waits, each in these presets."""
 
 
 def long_run(blocks: Sequence[str] = (), cases: int = CASES, seed: int = 1, out: Path = OUT, simulator: str = "verilator") -> int:
@@ -66,7 +72,8 @@ def long_run(blocks: Sequence[str] = (), cases: int = CASES, seed: int = 1, out:
             records.append(record)
             _write(out, sorted(records, key=lambda entry: (entry["job"]["block"], entry["job"]["config"]["name"])))
             job = record["job"]
-            said = record["difference"] or f"{job['cases']} cases, {record['cycles']} cycles, no difference"
+            size = f"{job['vectors']} vectors" if "vectors" in job else f"{job['cases']} cases"
+            said = record["difference"] or f"{size}, {record['cycles']} cycles, no difference"
             print(f"[{done}/{len(jobs)}] {time.perf_counter() - began:.0f} s  {job['block']} {job['config']['name']}: {said}", flush=True)
     return sum(record["difference"] is not None for record in records)
 
@@ -85,12 +92,23 @@ def _jobs(blocks: Sequence[str], cases: int, seed: int, simulator: str) -> Itera
                 "cases": each,
                 "sources": key,
             }
+        for name in STREAMED.get(block, ()):
+            config = dataclasses.asdict(presets.load(name, BLOCKS[block].kind))
+            yield {"block": block, "config": config, "simulator": simulator, "seed": seed, "vectors": VECTORS, "sources": key}
 
 
 def _run(job: dict[str, Any]) -> dict[str, Any]:
     """Run one build; a difference is a result, any other error ends the long run."""
+    block = BLOCKS[job["block"]]
+    config = block.kind(**job["config"])
     try:
-        result = cosim(job["block"], BLOCKS[job["block"]].kind(**job["config"]), job["simulator"], job["seed"], job["cases"])
+        if "vectors" in job:
+            with tempfile.TemporaryDirectory() as scratch:
+                program = Path(scratch, "vectors")
+                cases = import_module(block.bench).write_program(config, program, job["vectors"], job["seed"])
+                result = cosim(block.name, config, job["simulator"], cases=cases, program=program)
+        else:
+            result = cosim(block.name, config, job["simulator"], job["seed"], job["cases"])
     except MismatchError as error:
         return {"job": job, "difference": str(error), "words": 0, "cycles": 0}
     return {"job": job, "difference": None, "words": result.words, "cycles": result.cycles}
@@ -105,7 +123,8 @@ def _write(out: Path, records: list[dict[str, Any]]) -> None:
     blocks = {
         block: {
             "builds": len(of_block),
-            "cases": sum(record["job"]["cases"] for record in of_block),
+            "cases": sum(record["job"].get("cases", 0) for record in of_block),
+            "vectors": sum(record["job"].get("vectors", 0) for record in of_block),
             "words": sum(record["words"] for record in of_block),
             "cycles": sum(record["cycles"] for record in of_block),
             "differences": sum(record["difference"] is not None for record in of_block),

@@ -192,6 +192,18 @@ def test_long_run_resumes(tmp_path, monkeypatch, capsys):
         assert summary | {"builds": 2, "cases": 4, "differences": 0} == summary
 
 
+def test_long_run_streams_vectors(tmp_path, monkeypatch):
+    monkeypatch.setattr(long, "ProcessPoolExecutor", Inline)
+    monkeypatch.setattr(long, "pairwise", lambda block: [])
+    monkeypatch.setattr(long, "STREAMED", {"rbf_neuron": ("tiny",)})
+    monkeypatch.setattr(long, "VECTORS", 5000)
+    out = tmp_path / "long.json"
+    assert long.main(["rbf_neuron", "--simulator", "icarus", "--out", str(out)]) == 0
+    (total,) = json.loads(out.read_text())["blocks"].values()
+    assert total["words"] >= total["vectors"] == 5000
+    assert total["differences"] == 0
+
+
 def test_long_run_counts_differences(tmp_path, monkeypatch):
     monkeypatch.setattr(long, "ProcessPoolExecutor", Inline)
     monkeypatch.setattr(long, "cosim", differ)
