@@ -21,7 +21,8 @@ knows nothing of clocks and simulators::
             cycles=timing.b(config, n),  # first accepted input to last emitted output, no waits, both ends inclusive
         )
 
-Then add the block to ``sim/blocks.py`` and its mutants to ``sim/mutants.py``. The loop pauses each stream at random (one probability
+Then add the block to ``sim/blocks.py`` and its mutants to ``sim/mutants.py``. `config` is of the block's kind; blocks of one family share
+all of these files, and a field of the configuration tells them apart. The loop pauses each stream at random (one probability
 per port and case, a third of the cases without any pause), drives garbage while a payload is not valid, aborts some cases by a reset
 and runs them again, and leaves the block idle for some cycles before the next case. It checks
 
