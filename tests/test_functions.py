@@ -120,6 +120,7 @@ def configs(draw):
 @example(
     FunctionConfig(function="tanh", in_bits=8, in_frac=6, scale=2.0**-3, out_bits=8, out_frac=9, error=0.01)
 )  # at 127 / 512 and -128 / 512
+@example(FunctionConfig(function="tanh", in_bits=8, in_frac=0, scale=2.0**24, out_bits=8, out_frac=4, error=0.027))  # -1, 0, 1: no error
 @example(FunctionConfig(function="exp2", in_bits=8, in_frac=0, out_bits=8, out_frac=7, error=0.002))  # operands are integers
 def test_every_format(config):
     """A design is what it says; a target that cannot be kept is refused with one that can."""
@@ -182,12 +183,12 @@ def wires(config, write):
     "write",
     [
         lambda build, x: build.constant(64),  # error
-        lambda build, x: build.table(x, tuple(round(255.0 * 2 ** (-k / 64)) + (k == 77) for k in range(256))),  # rises by one
+        lambda build, x: build.table(x, tuple(round(255.0 * 2 ** (-k / 64)) + 3 * (k == 77) for k in range(256))),  # rises
         lambda build, x: build.table(x, tuple(round(2**8 * 2 ** (-k / 64)) + (k == 0) for k in range(256))),  # more than 1
     ],
 )
 def test_rules_are_measured(write):
-    config = FunctionConfig(in_bits=8, in_frac=6, out_bits=9, out_frac=8, error=0.01)
+    config = FunctionConfig(in_bits=8, in_frac=6, out_bits=9, out_frac=8, error=0.02)
     right = wires(config, lambda build, x: build.table(x, tuple(round(255 * 2 ** (-k / 64)) for k in range(256))))
     assert measure(config, right)
     assert measure(config, wires(config, write)) is None

@@ -29,7 +29,7 @@ METHODS: dict[str, Callable[[FunctionConfig], Iterable[Plan]]] = {
 SLACK = 1.3  # a plan is tried while its estimate is at most so many times the least cost found
 TRIES = 48  # datapaths among which the cheapest is chosen
 MOST = 2000  # plans that are tried in all
-HIGHEST = 0.25  # error that a configuration can ask for
+LOWEST, HIGHEST = 1e-7, 0.25  # errors that a configuration can ask for
 CHUNK = 1 << 16  # operands at once
 WINDOWS, WINDOW = 64, 1 << 10  # runs of neighbouring operands that are tried first, and operands in each
 
@@ -144,7 +144,7 @@ def _least_error(config: FunctionConfig) -> float:
     while target < HIGHEST:
         target = min(2 * target, HIGHEST)
         if found := _design(dataclasses.replace(config, error=target)):
-            near = float(f"{1.006 * found.max_error:.3g}")  # three digits, rounded up
+            near = max(LOWEST, float(f"{1.006 * found.max_error:.3g}"))  # three digits, rounded up
             return near if _design(dataclasses.replace(config, error=near)) else target
     return max(_format_error(config), HIGHEST)
 

@@ -222,12 +222,12 @@ def pieces(side: Side, inputs: int) -> Iterator[Piece]:
         return Piece({"piece": maker.__name__, **parameters}, estimate, partial(maker, side, **parameters))
 
     flattest = next((address for address, bend in enumerate(side.bends) if bend < room), LARGEST)
-    for address in range(1, min(side.bits, LARGEST) + 1 if room > 0 else 0):
+    for address in range(1, min(side.bits, LARGEST) + 1):
         below = side.bits - address
         if not below or side.steepest * 2**below / 2 <= side.error + 0.5:
             yield piece(direct, side.width * rom(address, inputs), address=address)
         left = room - side.bends[address]
-        if left <= 0 or not below or address > flattest + LONGER:
+        if room <= 0 or left <= 0 or not below or address > flattest + LONGER:
             continue
         drop = log2(max(1.0, 2 * left / side.steepest)) if side.steepest else side.bits  # bits whose loss alone uses all that is left
         least = max(1, ceil(below - drop))
