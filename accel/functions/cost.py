@@ -106,22 +106,17 @@ def _zeros(path: Datapath, position: int) -> int:
     return 0
 
 
+KINDS = ("leaf", "choice", "sum", "constant sum", "product", "inversion", "gate", "shift", "comparison", "wire")
 WEIGHTS = {
-    4: {
-        "leaf": 1.2,
-        "choice": 0.7,
-        "sum": 1.2,
-        "constant sum": 0.3,
-        "product": 1.3,
-        "inversion": 0.7,
-        "gate": 0.1,
-        "shift": 0.52,
-        "comparison": 0.25,
-        "wire": 0.0,
-    },
+    4: dict(zip(KINDS, (0.9, 0.85, 0.9, 0.2, 1.3, 0.85, 0.1, 0.8, 0.1, 0.0), strict=True)),
+    6: dict(zip(KINDS, (1.5, 0.35, 1.45, 0.2, 0.9, 1.35, 0.0, 0.25, 0.0, 0.0), strict=True)),
 }
-WEIGHTS[6] = WEIGHTS[4] | {"leaf": 1.0, "choice": 0.5, "shift": 0.4, "product": 1.2, "gate": 0.1}
-"""Look-up tables for one of each, by the inputs of a look-up table: least squares over designs of every method, counted by Yosys."""
+"""Look-up tables for one of each, by the inputs of a look-up table.
+
+Non-negative least squares, relative to the root of the count, over random plans of all methods, five functions and targets of 0.03 to
+0.0003 (74 for xc3s, 31 for xc7) as Yosys 0.70 counts them when it is not pressed for speed (`scratchpad -set abc9.D 100000`): 11 % of
+the count are left over in root mean square for 4 inputs, 20 % for 6; half of the designs are within 6 % and 15 %.
+"""
 
 
 def levels(node: Node, of: list[Node]) -> float:
