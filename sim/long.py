@@ -93,8 +93,8 @@ def _jobs(blocks: Sequence[str], cases: int, seed: int, simulator: str) -> Itera
                 "sources": key,
             }
         for name in STREAMED.get(block, ()):
-            config = dataclasses.asdict(presets.load(name, BLOCKS[block].kind))
-            yield {"block": block, "config": config, "simulator": simulator, "seed": seed, "vectors": VECTORS, "sources": key}
+            streamed = dataclasses.asdict(presets.load(name, BLOCKS[block].kind))
+            yield {"block": block, "config": streamed, "simulator": simulator, "seed": seed, "vectors": VECTORS, "sources": key}
 
 
 def _run(job: dict[str, Any]) -> dict[str, Any]:
