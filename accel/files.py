@@ -22,7 +22,7 @@ def write(path: Path, content: str | bytes) -> None:
     RangeError
         If it cannot be written.
     """
-    data = content.encode() if isinstance(content, str) else content
+    data = content.encode(errors="backslashreplace") if isinstance(content, str) else content
     try:
         if is_device(path):
             path.write_bytes(data)

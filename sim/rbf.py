@@ -64,5 +64,5 @@ def memory_file(model: RbfModel) -> str:
         for leaf in leaves(layout)
     ]
     digits = -(-layout.size // 4)
-    head = [f"// parameters of {model.config.name}: {len(model.integers.widths)} neurons, then the biases; words of {layout.size} bits"]
+    head = [f"// parameters of {model.config.name!r}: {len(model.integers.widths)} neurons, then the biases; words of {layout.size} bits"]
     return "\n".join([*head, *places, *(f"{word:0{digits}x}" for word in pack(layout, **parameter_rows(model)))]) + "\n"

@@ -8,6 +8,7 @@ import dataclasses
 import json
 import re
 import stat
+import zipfile
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from accel.rbf.model import activations
 from accel.rbf.quantise import error_bound, quantise
 from accel.rtl import shapes
 from accel.sim.pack import unpack
+from accel.sim.rbf import memory_file
 
 RNG = np.random.default_rng(0)
 X = RNG.uniform(-1, 1, (60, 2))
@@ -92,6 +94,12 @@ def test_small_weights_are_preferred(monkeypatch):
 def test_equal_fits_are_equal(classes):
     again = rbf.fit(X.tolist(), RINGS.tolist(), neurons=4, test=0.25)
     assert files.to_json(again) == files.to_json(classes)
+
+
+def test_booleans_are_classes(classes):
+    model = rbf.fit(X, RINGS.astype(np.bool_), neurons=4, test=0.25)
+    assert model.labels == (0, 1)
+    assert model.training == classes.training
 
 
 def test_one_neuron_and_more_neurons_than_different_samples():
@@ -403,6 +411,8 @@ def broken(model, **changes):
         ({"float__biases": ["x"]}, r"float\.biases must be a list of numbers, not \['x'\]"),
         ({"float__biases": [10**400]}, r"float\.biases must be a list of numbers, not \[1000.*"),
         ({"float__biases": [1.0, 2.0]}, r"float biases must be float64 of shape \(1,\), not float64 of shape \(2,\)"),
+        ({"float__biases": [1e300]}, r"float biases must be numbers of at most 1e\+100, not 1e\+300"),
+        ({"float__widths": [-1.0] * 8}, r"float widths must be 0 or more, not -1\.0"),
         ({"float": None}, r"model\.float must be given, not missing"),
         ({"features": ["a"]}, r"features must be 2 different names, not 1"),
         ({"features": ["a", "a"]}, r"features must be 2 different names, not 1"),
@@ -569,6 +579,7 @@ def test_npz(tmp_path):
         ({"x": WAVE}, r"x must be of shape \(samples, features\), not \(60,\)"),
         ({"x": X * np.nan}, r"x must be numbers of at most 1e\+100, not nan"),
         ({"x": np.array([["a"]])}, "x must be numbers, not <U1"),
+        ({"x": X, "y": np.zeros(60, "i4, f4")}, r"y must be numbers or texts, not \[\('f0', '<i4'\), \('f1', '<f4'\)\]"),
         ({"x": np.array([[None]])}, "data must be an .npz file of numbers, not one with this fault: Object arrays .*"),
     ):
         np.savez(file, **arrays)
@@ -576,6 +587,10 @@ def test_npz(tmp_path):
             datasets.read(file)
     file.write_bytes(b"PK\x03\x04")
     with pytest.raises(RangeError, match=r": data must be an .npz file of numbers, not one with this fault: "):
+        datasets.read(file)
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("x.npy", "no array")
+    with pytest.raises(RangeError, match=r": x must be numbers or texts, not another kind of file$"):
         datasets.read(file)
 
 
@@ -641,6 +656,16 @@ def test_simulate_command(capsys, tmp_path, table, saved, wave):
     assert [float(row["predictions"]) for row in rows] == wave.simulate(X).predictions.tolist()
 
 
+def test_names_need_not_be_text(capsys, tmp_path, table, saved, wave):
+    """A name of half a character or of two lines breaks neither the table nor the rows for the memory."""
+    saved.write_text(broken(wave, config__name="\ud800\n"))
+    code, shown, err = run(capsys, "simulate", saved, table, "--out", tmp_path / "y.csv")
+    assert code == 0, err
+    assert r"\ud800" in shown
+    lines = memory_file(rbf.RbfModel.load(saved)).splitlines()
+    assert all(re.fullmatch(r"//.*|[0-9a-f]+", line) for line in lines)
+
+
 def test_simulate_without_a_target(capsys, tmp_path, saved):
     np.savez(tmp_path / "x.npz", x=X[:3])
     code, shown, _ = run(capsys, "simulate", saved, tmp_path / "x.npz")
@@ -652,7 +677,17 @@ def test_simulate_without_a_target(capsys, tmp_path, saved):
     ("arguments", "message"),
     [
         (["simulate", "{model}", "iris"], r"iris: features must be 2, as in .*wave\.json, not 4"),
-        (["simulate", "{model}", "{data}", "--clock", "-1"], r"clock must be positive, not -1\.0"),
+        (["simulate", "{model}", "{data}", "--clock", "-1"], r"clock_mhz must be a number in \[0\.001, 100000\], not -1\.0"),
+        (["simulate", "{model}", "{data}", "--out", "{data}"], r"out must be another file than the command's others, not '.*wave\.csv'"),
+        (
+            ["simulate", "{model}", "{data}", "--json", "{model}"],
+            r"json must be another file than the command's others, not '.*wave\.json'",
+        ),
+        (["simulate", "{model}", "{data}", "--out", "y.csv", "--json", "y.csv"], r"json must be another file than .*, not 'y\.csv'"),
+        (["verilog", "{model}", "-o", "{model}"], r"-o must be another file than the command's others, not '.*wave\.json'"),
+        (["fit", "{data}", "--neurons", "3", "--out", "{data}"], r"out must be another file than the command's others, not '.*wave\.csv'"),
+        (["fit", "{data}", "--neurons", "3", "--out", "."], r"out must be a file, not '\.'"),
+        (["fit", "{data}", "--neurons", "3", "--out", "-"], r"out must be a file, not '-'"),
         (["simulate", "{model}", "{data}", "--out", "y.txt"], r"out must be a file called \.npz or \.csv, not 'y\.txt'"),
         (["simulate", "no.json", "iris"], r"no\.json: model must be a readable file, not what gives 'No such file or directory'"),
         (["cosim", "{model}", "{data}", "--samples", "0"], r"samples must be 1 or more, not 0"),

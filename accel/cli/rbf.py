@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from accel.cli.terminal import command, is_device, make_folder, say, table, write
+from accel.config import AcceleratorConfig
 from accel.errors import RangeError
 
 if TYPE_CHECKING:  # numpy and the model are loaded when they are used: `accel --help` does without
@@ -108,8 +109,7 @@ def fit(args: argparse.Namespace) -> None:
     from accel.rbf import fit as train
     from accel.rbf.data import read
 
-    if not is_device(args.out):
-        make_folder(args.out.parent)
+    _prepare("out", args.out, args.data)
     data = read(args.data, args.target)
     if data.y is None:
         raise RangeError(f"{args.data}: y must be given, not missing")
@@ -146,13 +146,14 @@ def summary(model: RbfModel) -> str:
 def simulate(args: argparse.Namespace) -> None:
     """Run data through a trained network, bit by bit as the hardware computes it, and beside it in floating point."""
     model, data = _read(args)
-    if args.clock is not None and not 0 < args.clock < float("inf"):
-        raise RangeError(f"clock must be positive, not {args.clock}")
+    if args.clock is not None:
+        AcceleratorConfig(clock_mhz=args.clock)  # its rule
     if args.out and args.out.suffix not in (".npz", ".csv"):
         raise RangeError(f"out must be a file called .npz or .csv, not {str(args.out)!r}")
-    for file in (args.out, args.json and args.json != "-" and Path(args.json)):
-        if file and not is_device(file):
-            make_folder(file.parent)
+    if args.out:
+        _prepare("out", args.out, args.model, args.data)
+    if args.json not in (None, "-"):
+        _prepare("json", Path(args.json), args.model, args.data, *filter(None, [args.out]))
     result = _result(model, data, args.clock)
     arrays = result.pop("arrays")
     if args.out:
@@ -212,6 +213,8 @@ def verilog(args: argparse.Namespace) -> None:
     model, file = RbfModel.load(args.model), Path(args.file)
     if args.file == "-" or file.suffix == ".mem":
         raise RangeError(f"-o must be a file that is not called .mem, not {args.file!r}")
+    for written in (file, file.with_suffix(".mem")):
+        _prepare("-o", written, args.model)
     convert(BLOCKS["rbf_network"], model.config, args.file)
     if not is_device(file):
         write(file.with_suffix(".mem"), memory_file(model))
@@ -234,6 +237,17 @@ def cosim(args: argparse.Namespace) -> None:
         say(f"waveform: {found.waveform}")
     headings = ["network", "simulator", "samples", "cycles", "differences", "build s", "run s"]
     print(table(headings, [[model.config.name, found.simulator, found.words, sum(found.spans), 0, found.build_seconds, found.run_seconds]]))
+
+
+def _prepare(name: str, file: Path, *others: str | Path) -> None:
+    """Make the folder of a file that is to be written; refuse what is none, and one that the command reads or writes itself."""
+    if is_device(file):
+        return
+    if file.is_dir() or str(file) == "-":
+        raise RangeError(f"{name} must be a file, not {str(file)!r}")
+    if file.resolve() in [Path(other).resolve() for other in others]:
+        raise RangeError(f"{name} must be another file than the command's others, not {str(file)!r}")
+    make_folder(file.parent)
 
 
 def _read(args: argparse.Namespace) -> tuple[RbfModel, Dataset]:

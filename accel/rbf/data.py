@@ -113,6 +113,9 @@ def _npz(path: Path, content: bytes) -> Dataset:
         raise RangeError(f"{path}: data must be an .npz file of numbers, not one with this fault: {reason}") from None
     if found is None:
         raise RangeError(f"{path}: data must be at most {LIMIT} bytes, not {sizes}")
+    for name, part in found.items():
+        if not isinstance(part, np.ndarray) or part.dtype.kind not in "biufcU":
+            raise RangeError(f"{path}: {name} must be numbers or texts, not {getattr(part, 'dtype', 'another kind of file')}")
     if "x" not in found:
         raise RangeError(f"{path}: x must be given, not missing")
     if found["x"].ndim != 2:

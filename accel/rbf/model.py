@@ -51,8 +51,8 @@ class Scaling(NamedTuple):
     scale: NDArray[np.float64]
 
     def forward(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Scale reals of the world."""
-        scaled: NDArray[np.float64] = (x - self.offset) * self.scale
+        """Scale reals of the world; what is beyond GREATEST becomes that."""
+        scaled: NDArray[np.float64] = np.clip((x - self.offset) * self.scale, -GREATEST, GREATEST)
         return scaled
 
     def back(self, scaled: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -127,6 +127,8 @@ class RbfModel:
             if not form.lo <= kept.min() <= kept.max() <= form.hi:
                 raise RangeError(f"{name} must be in [{form.lo}, {form.hi}], not {kept.min()}..{kept.max()}")
             _check(f"float {name}", real, np.float64, shape)
+        if self.reals.widths.min() < 0:
+            raise RangeError(f"float widths must be 0 or more, not {self.reals.widths.min()}")
         scalings = {"input": (self.inputs, dims)} | ({"target": (self.targets, outputs)} if self.targets else {})
         for name, (scaling, length) in scalings.items():
             _check(f"{name} offset", scaling.offset, np.float64, (length,))
@@ -255,7 +257,7 @@ def encode(labels: tuple[Any, ...], y: NDArray[Any], name: str) -> NDArray[np.in
     RangeError
         If one is unknown.
     """
-    if y.dtype.kind == "f" and np.all(np.isfinite(y) & (y == np.rint(y))):
+    if y.dtype.kind == "b" or (y.dtype.kind == "f" and np.all((np.abs(y) <= 2.0**53) & (y == np.rint(y)))):
         y = y.astype(np.int64)
     place = {str(label): position for position, label in enumerate(labels)}
     texts, inverse = np.unique(y.astype(np.str_), return_inverse=True)
@@ -315,5 +317,4 @@ def finite(name: str, values: ArrayLike) -> NDArray[np.float64]:
 def _check(name: str, array: NDArray[Any], dtype: type, shape: tuple[int, ...]) -> None:
     if array.dtype != dtype or array.shape != shape:
         raise RangeError(f"{name} must be {np.dtype(dtype)} of shape {shape}, not {array.dtype} of shape {array.shape}")
-    if not np.isfinite(array).all():
-        raise RangeError(f"{name} must be finite, not {array[~np.isfinite(array)][0]}")
+    finite(name, array)
