@@ -150,14 +150,15 @@ def test_sixteen_bits(name):
         assert errors.mean() == pytest.approx(found.mean_error)
 
 
-@pytest.mark.parametrize(("name", "error"), [("exp2", 1e-4), ("exp2", 1.5e-7), ("tanh", 1e-6)])
+@pytest.mark.parametrize(("name", "error"), [("exp2", 1e-4), ("exp2", 1.5e-7), ("gaussian", 1.5e-7), ("tanh", 1e-6)])
 def test_twentyfour_bits(name, error):
     """Operands beyond those that can be tried at once."""
     config = FunctionConfig(function=name, in_bits=24, in_frac=20, out_bits=24, out_frac=23 if name == "tanh" else 24, error=error)
     x = np.sort(np.random.default_rng(0).integers(config.operand.lo, config.operand.hi, 1 << 20, endpoint=True))
     y = function(config, x)
     assert np.abs(y / 2**config.out_frac - truth(config, x)).max() <= design(config).max_error <= error
-    assert (np.diff(y) >= 0).all() or (np.diff(y) <= 0).all()
+    right = y[x >= 0]
+    assert (np.diff(right) >= 0).all() or (np.diff(right) <= 0).all()
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ METHODS: dict[str, Callable[[FunctionConfig], Iterable[Plan]]] = {
 SLACK = 1.3  # a plan is tried while its estimate is at most so many times the least cost found
 TRIES = 48  # datapaths among which the cheapest is chosen
 MOST = 2000  # plans that are tried in all
+WIDEST = 62  # bits of a value that int64 evaluates and adds without overflow
 LOWEST, HIGHEST = 1e-7, 0.25  # errors that a configuration can ask for
 CHUNK = 1 << 16  # operands at once
 WINDOWS, WINDOW = 64, 1 << 10  # runs of neighbouring operands that are tried first, and operands in each
@@ -124,7 +125,7 @@ def _design(config: FunctionConfig) -> Design | None:
             if figures := _first(config, built):
                 return figures
             built = []
-        if path := plan.build():
+        if (path := plan.build()) and max(node.bits for node in path.nodes) <= WIDEST:
             cost = luts(path, config.luts) if plan.counted is None else plan.counted
             built.append((cost, name, plan.parameters, path))
     return _first(config, built)

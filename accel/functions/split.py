@@ -18,6 +18,8 @@ from accel.functions.datapath import Builder
 from accel.functions.frame import FALLING, Frame, Plan, frames
 from accel.functions.pieces import Emit, Piece, Reals, Side, pieces, rom
 
+SQUARE = 34  # bits of a square that are kept, at most: more than the exponent of the least error needs
+
 
 def plans(config: FunctionConfig) -> Iterator[Plan]:
     """Yield what may keep the error; nothing for a function that is no power."""
@@ -32,12 +34,14 @@ def plans(config: FunctionConfig) -> Iterator[Plan]:
 
 @dataclass(frozen=True, slots=True)
 class Exponent:
-    """How t comes from the operand m: floor(m * sum(digits) / 2^drop), or of its square, with `frac` fraction bits.
+    """How t comes from the operand m: floor(m * sum(digits) / 2^drop), or of m's square over 2^shed, with `frac` fraction bits.
 
     Parameters
     ----------
     square : bool
         m is squared first.
+    shed : int
+        Bits dropped behind the square.
     digits : tuple of int
         Signed powers of two.
     drop : int
@@ -47,6 +51,7 @@ class Exponent:
     """
 
     square: bool
+    shed: int
     digits: tuple[int, ...]
     drop: int
     frac: int
@@ -54,6 +59,7 @@ class Exponent:
     def emit(self, build: Builder, m: int) -> int:
         """Write it behind the node of m."""
         base = build.multiply(m, m) if self.square else m
+        base = build.bits(base, self.shed, max(1, build.nodes[base].bits - self.shed)) if self.shed else base
         total = build.scaled(base, self.digits[0].bit_length() - 1)
         for digit in self.digits[1:]:
             term = build.scaled(base, abs(digit).bit_length() - 1)
@@ -74,7 +80,7 @@ def _exponents(frame: Frame, room: float) -> Iterator[Exponent]:
     factor = (config.scale * 2.0**-config.in_frac) ** (1 + square) * {"exp2": 1, "exp": log2(e), "gaussian": log2(e) / 2}[config.function]
     mantissa, power = frexp(factor)
     if mantissa == 0.5:  # t is the operand
-        yield Exponent(square, (1 << max(0, power - 1),), 0, max(0, 1 - power))
+        yield Exponent(square, 0, (1 << max(0, power - 1),), 0, max(0, 1 - power))
         return
     for share in (2, 5):
         digits: list[float] = []
@@ -82,9 +88,10 @@ def _exponents(frame: Frame, room: float) -> Iterator[Exponent]:
             digits.append(float(np.copysign(2.0 ** round(log2(abs(left))), left)))
         lowest = min(map(abs, digits))
         frac = max(1, ceil(log2(log(2) * share / room / 2)))
-        scale = frac + power + int(log2(lowest))  # of the lowest digit in t's LSBs, as a power of two
+        shed = max(0, 2 * frame.reach - SQUARE) if square else 0
+        scale = frac + power + shed + int(log2(lowest))  # of the lowest digit in t's LSBs, as a power of two
         numbers = tuple(int(digit / lowest) << max(0, scale) for digit in digits)
-        yield Exponent(square, numbers, max(0, -scale), frac)
+        yield Exponent(square, shed, numbers, max(0, -scale), frac)
 
 
 def _pieces(frame: Frame, exponent: Exponent, mantissa: int, room: float) -> Iterator[Piece]:
