@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from accel.cli.terminal import Progress
 from accel.config import FunctionConfig
 from accel.functions.generate import design
 from accel.sim.blocks import BLOCKS
@@ -97,9 +98,12 @@ def exhaust(config: FunctionConfig) -> dict[str, Any]:
 
 def measure() -> dict[str, Any]:
     """Return the named points and the comparison with the anchors."""
-    points = []
+    tell = Progress("units")
+    total = len(OPERANDS) * len(ERRORS) + len(ANCHORS)
+    points: list[dict[str, Any]] = []
     for operand, base in OPERANDS.items():
         for error in ERRORS:
+            tell(len(points), total, f"fed with {operand}, {error}")
             config = dataclasses.replace(base, name=f"{operand}, {error}", error=error)
             points.append(
                 {
@@ -110,14 +114,17 @@ def measure() -> dict[str, Any]:
                     **{family: area(config, family) for family in FAMILIES},
                 }
             )
-    anchors = [
-        {
-            "label": anchor.label,
-            "function": anchor.config.function,
-            "error": anchor.config.error,
-            "luts": anchor.luts,
-            **{family: area(anchor.config, family) for family in FAMILIES},
-        }
-        for anchor in ANCHORS
-    ]
+    anchors: list[dict[str, Any]] = []
+    for anchor in ANCHORS:
+        tell(len(points) + len(anchors), total, anchor.label)
+        anchors.append(
+            {
+                "label": anchor.label,
+                "function": anchor.config.function,
+                "error": anchor.config.error,
+                "luts": anchor.luts,
+                **{family: area(anchor.config, family) for family in FAMILIES},
+            }
+        )
+    tell(total, total, "done")
     return {"points": points, "anchors": anchors}
