@@ -150,6 +150,7 @@ def test_what_a_target_is_taken_for(y, task, labels):
         ({"x": [[1.0, float("nan")]] * 60}, r"x must be numbers of at most 1e\+100, not nan"),
         ({"x": X * 1e101}, r"x must be numbers of at most 1e\+100, not .*e\+100"),
         ({"x": [["a", "b"]] * 60}, r"x must be numbers, not <U1"),
+        ({"x": [[1.0, 2.0], [3.0]]}, r"x must be numbers, not rows of different lengths"),
         ({"x": X[:, 0]}, r"x must be of shape \(n, D\), D at most 1024, not \(60,\)"),
         ({"x": np.zeros((60, 1025))}, r"x must be of shape \(n, D\), D at most 1024, not \(60, 1025\)"),
         ({"x": np.ones((60, 2))}, r"x must vary in at least one feature, not be constant"),
@@ -162,7 +163,10 @@ def test_what_a_target_is_taken_for(y, task, labels):
         ({"y": np.zeros((60, 65))}, r"y must be at most 64 values a sample, not 65"),
         ({"y": WAVE, "task": "classification"}, r"y must be texts or integers, one a sample, to be classes, not float64 of shape \(60,\)"),
         ({"y": np.array([None] * 60)}, r"y must be numbers, not object"),
+        ({"y": np.array([1e19, 2e19] * 30), "task": "classification"}, r"y must be texts or integers, one a sample, .*"),
         ({"features": ["a"]}, r"features must be 2 different names, not 1"),
+        ({"features": [0, 1]}, r"names of the target and of the features must be texts, not 0"),
+        ({"target": 2}, r"names of the target and of the features must be texts, not 2"),
     ],
 )
 def test_fit_rejects(change, message):
@@ -525,7 +529,7 @@ def test_types_of_a_csv_target(texts, kind):
         ("", None, r":1: data must begin with the names of the columns, not be empty"),
         ("1,2\n3,4\n", None, r":1: data must begin with the names of the columns, not with numbers"),
         ("a,b\n", None, r": data must be 1 row or more under the names, not 0"),
-        ("a\n1\n", None, r":1: columns must be 2 or more, features and a target, not 1"),
+        ("a\n1\n", None, r":1: columns must be 2 or more, separated by commas: features and a target, not 1"),
         ("a,a\n1,2\n", None, r":1: column name must be given once, not again: 'a'"),
         ("a,\n1,2\n", None, r":1: column name must be a text, not empty"),
         ("a,b\n1,2,3\n", None, r":2: row must be of 2 values, not 3"),

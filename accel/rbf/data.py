@@ -177,7 +177,7 @@ def _columns(path: Path, names: list[str], target: str | None, features: Sequenc
                 raise RangeError(f"{path}:1: columns must include {name!r}, not only {_short(names)}")
         return [names.index(name) for name in features], names.index(target) if target in names else None
     if len(names) < 2:
-        raise RangeError(f"{path}:1: columns must be 2 or more, features and a target, not {len(names)}")
+        raise RangeError(f"{path}:1: columns must be 2 or more, separated by commas: features and a target, not {len(names)}")
     place = len(names) - 1
     if target is not None:
         if target in names:

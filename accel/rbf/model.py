@@ -304,7 +304,10 @@ def finite(name: str, values: ArrayLike) -> NDArray[np.float64]:
     RangeError
         If it holds anything else.
     """
-    array = np.asarray(values)
+    try:
+        array = np.asarray(values)
+    except ValueError:
+        raise RangeError(f"{name} must be numbers, not rows of different lengths") from None
     if array.dtype.kind not in "biuf":
         raise RangeError(f"{name} must be numbers, not {array.dtype}")
     array = array.astype(np.float64)

@@ -118,6 +118,9 @@ def fit(
     error = max(ACCURACY, 2.0 ** (1 - bits)) if error is None else error
     units = min(neurons, 4) if units is None else units
     RbfConfig(neurons=neurons, units=units, error=error)  # its rules, before the work
+    for word in (target, *(() if features is None else features)):
+        if not isinstance(word, str):
+            raise RangeError(f"names of the target and of the features must be texts, not {word!r}")
     x = finite("x", x)
     if x.ndim != 2 or not 1 <= x.shape[1] <= FEATURES:
         raise RangeError(f"x must be of shape (n, D), D at most {FEATURES}, not {x.shape}")
@@ -199,7 +202,7 @@ def _labels(name: str, y: NDArray[Any], samples: int, task: str | None) -> tuple
         raise RangeError("samples must be 1 or more, not 0")
     if y.dtype.kind != "U":
         finite(name, y)
-    whole = y.dtype.kind in "Ubiu" or (task == "classification" and bool(np.all(y == np.rint(y))))
+    whole = y.dtype.kind in "Ubiu" or (task == "classification" and bool(np.all((np.abs(y) <= 2.0**53) & (y == np.rint(y)))))
     if task == "classification" and (not whole or y.ndim != 1):
         raise RangeError(f"{name} must be texts or integers, one a sample, to be classes, not {y.dtype} of shape {y.shape}")
     if y.ndim == 2 and not 1 <= y.shape[1] <= CLASSES:
