@@ -64,12 +64,16 @@ def front(measured: dict[str, Any]) -> None:
     """Draw look-up tables against the largest error, with the starting designs and the paper's point."""
     figure, axes = _figure(1, len(FAMILIES), 12, 4.6)
     for each, (family, inputs) in zip(axes[0], FAMILIES.items(), strict=True):
-        points = [(row["max_error"], row["area"]["luts"]) for row in measured[family]]
+        points = [(row["max_error"], row["area"]["counts"]["lut"]) for row in measured[family]]
         each.loglog(*zip(*points, strict=True), "o-", color=COLOURS[0], label="this generator, 2^-t of 16 bits")
+        routed = [(row["max_error"], row["area"]["counts"]["lut"] + row["area"]["routes"]) for row in measured[family]]
+        each.loglog(*zip(*routed, strict=True), "--", color=COLOURS[0], label="with the carry columns that no LUT feeds")
         starts = [(anchor.config.error, anchor.luts[family]) for anchor in ANCHORS if anchor.config.function == "exp2"]
         each.loglog(*zip(*starts, strict=True), "s", color=COLOURS[3], label="starting designs of 2^-t (Yosys 0.70)")
         if inputs == 4:
             each.loglog(PAPER["error"], PAPER["luts"], "*", markersize=13, color=COLOURS[4], label="paper, Spartan 3 (vendor tool)")
+        each.set_yticks([10 << n for n in range(6)], [str(10 << n) for n in range(6)])
+        each.minorticks_off()
         each.set_xlabel("largest absolute error over all operands")
         each.set_ylabel(f"LUT1 to LUT{inputs}, {family}")
         each.set_title(f"{family}, counted by Yosys", loc="left", fontsize=10)
