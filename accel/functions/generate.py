@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from accel.config import FunctionConfig
 from accel.errors import ConfigError
-from accel.functions import chains, folded, linear, split, table
+from accel.functions import base2, chains, folded, linear, table
 from accel.functions.cost import luts
 from accel.functions.datapath import Datapath
 from accel.functions.evaluate import evaluate
@@ -21,7 +21,7 @@ from accel.functions.frame import FALLING, Plan
 from accel.functions.truth import truth
 
 METHODS: dict[str, Callable[[FunctionConfig], Iterable[Plan]]] = {
-    "base2": split.plans,
+    "base2": base2.plans,
     "linear": linear.plans,
     "table": table.plans,
     "searched": lambda config: chain(chains.plans(config), folded.plans(config)),
@@ -83,9 +83,15 @@ def design(config: FunctionConfig) -> Design:
     config = dataclasses.replace(config, name="unit", stages=0)
     if config.method == "base2" and config.function not in FALLING:
         raise ConfigError(f"method must be one of auto, table, linear for {config.function}, not {config.method!r}")
-    if found := _design(config):
-        return found
-    raise ConfigError(f"error must be at least {_least_error(config)}, not {config.error}")
+    for error in (config.error, config.error / 2, config.error / 4):  # finer pieces may keep what all coarse ones that are tried miss
+        if found := _design(dataclasses.replace(config, error=max(LOWEST, error))):
+            return found
+    least = _least_error(config)
+    if least > HIGHEST:
+        raise ConfigError(f"out_frac must leave room for the results in {config.out_bits} bits, not be {config.out_frac}")
+    if least <= config.error or least == HIGHEST:
+        raise ConfigError(f"method must be one that finds a datapath for these formats, not {config.method!r}")
+    raise ConfigError(f"error must be at least {least}, not {config.error}")
 
 
 def front(config: FunctionConfig, errors: Sequence[float]) -> list[Design]:

@@ -137,7 +137,7 @@ def _corrected(frame: Frame, exponent: Exponent, bits: int, mantissa: int, targe
     sums = taken + np.repeat(values, wanted.shape[1])
     results = top - 1 - sums >> mantissa - frame.frac
     ideal = (target(f.astype(np.float64)) + 0.5) * 2.0 ** (frame.frac - mantissa) - 0.5 * frame.centre
-    if sums.max() >= top // 2 or np.abs(results - ideal).max() > frame.config.error * 2**frame.frac:
+    if not width or sums.max() >= top // 2 or np.abs(results - ideal).max() > frame.config.error * 2**frame.frac:
         return None
 
     def emit(build: Builder, m: int) -> int:
