@@ -174,6 +174,18 @@ def test_refuses_what_formats_do_not_allow(config, least):
         design(config)
 
 
+@pytest.mark.parametrize(("function", "out_frac", "error"), [("exp2", 16, 0.25), ("tanh", 15, 0.12)])
+def test_coarse_targets_are_kept(function, out_frac, error):
+    """A target that no coarse piece keeps is kept by finer ones."""
+    assert design(FunctionConfig(function=function, scale=0.5, out_frac=out_frac, error=error)).max_error <= error
+
+
+def test_refuses_a_method_without_a_datapath():
+    config = FunctionConfig(function="exp", method="searched", error=0.25, in_bits=21, in_frac=20, out_bits=24, out_frac=24)
+    with pytest.raises(ConfigError, match=r"^method must be one that finds a datapath for these formats, not 'searched'$"):
+        design(config)
+
+
 def wires(config, write):
     """Make a datapath of one operation behind the operand."""
     build = Builder()

@@ -86,12 +86,9 @@ def design(config: FunctionConfig) -> Design:
     for error in (config.error, config.error / 2, config.error / 4):  # finer pieces may keep what all coarse ones that are tried miss
         if found := _design(dataclasses.replace(config, error=max(LOWEST, error))):
             return found
-    least = _least_error(config)
-    if least > HIGHEST:
-        raise ConfigError(f"out_frac must leave room for the results in {config.out_bits} bits, not be {config.out_frac}")
-    if least <= config.error or least == HIGHEST:
-        raise ConfigError(f"method must be one that finds a datapath for these formats, not {config.method!r}")
-    raise ConfigError(f"error must be at least {least}, not {config.error}")
+    if least := _least_error(config):
+        raise ConfigError(f"error must be at least {least}, not {config.error}")
+    raise ConfigError(f"method must be one that finds a datapath for these formats, not {config.method!r}")
 
 
 def front(config: FunctionConfig, errors: Sequence[float]) -> list[Design]:
@@ -145,15 +142,16 @@ def _first(config: FunctionConfig, built: list[tuple[float, str, dict[str, int |
     return None
 
 
-def _least_error(config: FunctionConfig) -> float:
-    """Find a target that can be kept, by doubling the one that cannot, or else what the result's format alone costs."""
+def _least_error(config: FunctionConfig) -> float | None:
+    """Find a target that can be kept, by doubling the one that cannot, or what the result's format alone costs if that is too much."""
     target = config.error
     while target < HIGHEST:
         target = min(2 * target, HIGHEST)
         if found := _design(dataclasses.replace(config, error=target)):
-            near = max(LOWEST, float(f"{1.006 * found.max_error:.3g}"))  # three digits, rounded up
+            near = min(HIGHEST, max(LOWEST, float(f"{1.006 * found.max_error:.3g}")))  # three digits, rounded up
             return near if _design(dataclasses.replace(config, error=near)) else target
-    return max(_format_error(config), HIGHEST)
+    least = _format_error(config)
+    return least if least > HIGHEST else None
 
 
 def _format_error(config: FunctionConfig) -> float:
