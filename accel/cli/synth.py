@@ -76,7 +76,8 @@ def summary(area: Any) -> str:
     columns = ["lut", *sizes, *(name for name in TITLES if name != "lut")]
     headings = [TITLES.get(name, name.upper()) for name in columns]
     rows = [[area.top, 1, *(area.counts[name] for name in columns), area.routes, area.levels]]
-    if len(area.modules) == 1:
+    parts = {name: of for name, of in area.modules.items() if any(of["counts"].values())}  # wires alone are no part to look at
+    if len(parts) == 1:
         return table([*headings, "routes", "levels"], [rows[0][2:]])
-    rows += [[f"  {name}", of["instances"], *(of["counts"][column] for column in columns), None, None] for name, of in area.modules.items()]
+    rows += [[f"  {name}", of["instances"], *(of["counts"][column] for column in columns), None, None] for name, of in parts.items()]
     return table(["module, its own cells", "instances", *headings, "routes", "levels"], rows)

@@ -30,6 +30,7 @@ SLACK = 1.3  # a plan is tried while its estimate is at most so many times the l
 TRIES = 48  # datapaths among which the cheapest is chosen
 MOST = 2000  # plans that are tried in all
 WIDEST = 62  # bits of a value that int64 evaluates and adds without overflow
+LOOSE = 0.01  # targets above it are met by so few plans that a finer one's may be cheaper
 LOWEST, HIGHEST = 1e-7, 0.25  # errors that a configuration can ask for
 CHUNK = 1 << 16  # operands at once
 WINDOWS, WINDOW = 64, 1 << 10  # runs of neighbouring operands that are tried first, and operands in each
@@ -83,10 +84,12 @@ def design(config: FunctionConfig) -> Design:
     config = dataclasses.replace(config, name="unit", stages=0)
     if config.method == "base2" and config.function not in FALLING:
         raise ConfigError(f"method must be one of auto, table, linear for {config.function}, not {config.method!r}")
-    for error in (config.error, config.error / 2, config.error / 4):  # finer pieces may keep what all coarse ones that are tried miss
-        if found := _design(dataclasses.replace(config, error=max(LOWEST, error))):
-            return found
-    if least := _least_error(config):
+    if found := _cheapest(config):
+        return found
+    least = _least_error(config)
+    if least and least > HIGHEST:
+        raise ConfigError(f"out_bits must be at least {config.out_frac + config.result.signed} for results up to 1, not {config.out_bits}")
+    if least:
         raise ConfigError(f"error must be at least {least}, not {config.error}")
     raise ConfigError(f"method must be one that finds a datapath for these formats, not {config.method!r}")
 
@@ -107,12 +110,21 @@ def front(config: FunctionConfig, errors: Sequence[float]) -> list[Design]:
         By falling error and rising cost.
     """
     wanted = [dataclasses.replace(config, name="unit", stages=0, error=error) for error in errors]
-    found = sorted((one for target in wanted if (one := _design(target))), key=lambda one: (one.cost, one.max_error))
+    found = sorted((one for target in wanted if (one := _cheapest(target))), key=lambda one: (one.cost, one.max_error))
     kept: list[Design] = []
     for one in found:
         if not kept or one.max_error < kept[-1].max_error:
             kept.append(one)
     return kept
+
+
+def _cheapest(config: FunctionConfig) -> Design | None:
+    """Find a datapath for a target or, where it is loose or missed, for a finer one: not all plans are tried, and finer pieces may do."""
+    targets = (max(LOWEST, config.error / part) for part in (1, 2, 4))
+    designs = filter(None, (_design(dataclasses.replace(config, error=target)) for target in targets))
+    if config.error > LOOSE:
+        return min(designs, key=lambda one: one.cost, default=None)
+    return next(designs, None)
 
 
 @lru_cache(maxsize=256)

@@ -48,6 +48,7 @@ def proofs(measured: dict[str, Any]) -> str:
     rows = []
     for point in measured["points"]:
         run, zero = point["exhaustive"], point["xc3s"]["zero_from"]
+        ends = "-" if "zero" not in point["proven"] else "never" if zero is None else zero * 2.0**-12
         rows.append(
             [
                 point["operand"],
@@ -55,7 +56,7 @@ def proofs(measured: dict[str, Any]) -> str:
                 f"{run['operands']:,}",
                 run["differences"],
                 ", ".join(point["proven"]),
-                "-" if zero is None else zero * 2.0**-12,
+                ends,
             ]
         )
     return table(["fed with", "asked", "operands in the RTL", "differences", "proven", "zero from"], rows)
