@@ -354,8 +354,11 @@ def publish(folder: Path, files: Iterable[Path]) -> None:
         shutil.move(file, part)
     with contextlib.suppress(OSError):  # another process was first
         part.rename(folder)
-    used = sorted(((path.stat().st_mtime, path) for path in folder.parent.iterdir()), reverse=True)
-    for _, path in used[KEPT:]:
+    used = []
+    for path in folder.parent.iterdir():
+        with contextlib.suppress(FileNotFoundError):  # another process has published or removed it
+            used.append((path.stat().st_mtime, path))
+    for _, path in sorted(used, reverse=True)[KEPT:]:
         shutil.rmtree(path, ignore_errors=True)
 
 

@@ -238,3 +238,13 @@ class Inline:
 def test_long_run_rejects_block():
     with pytest.raises(RangeError, match=r"^block must be one of .*lfsr.*, not 'adder'$"):
         long.long_run(["adder"])
+
+
+def test_cache_survives_what_another_process_removes(tmp_path, monkeypatch):
+    """A folder that is listed may be gone when it is looked at."""
+    file = tmp_path / "result"
+    file.write_text("")
+    listed = type(tmp_path).iterdir
+    monkeypatch.setattr(type(tmp_path), "iterdir", lambda self: [*listed(self), self / "gone"])
+    harness.publish(tmp_path / "cache" / "entry", [file])
+    assert (tmp_path / "cache" / "entry" / "result").exists()
