@@ -1,17 +1,19 @@
 """The network as the accelerator sees it: integer tensors and the operators between them, in execution order.
 
-Activations are signed integers, channels last. A shape is that of one sample, ``(height, width, channels)``, ``(rows, channels)`` or
-``(channels,)``; the batch is an argument of whatever runs the network. A tensor's value is ``scale * (integer - zero_point)``. An unsigned
-ONNX tensor of b bits is stored minus ``2**(b-1)``, integer and zero point alike.
+Activations are signed integers. A shape is that of one sample as it is stored: images ``(height, width, channels)``, anything else in
+ONNX's order, ``(rows, channels)``, ``(channels,)`` or with more axes in front; the batch is an argument of whatever runs the network. A
+tensor's value is ``scale * (integer - zero_point)``. An unsigned ONNX tensor of b bits is stored minus ``2**(b-1)``, integer and zero point
+alike.
 
-Every arithmetic operator ends alike: an exact sum, one real factor, one rounding (half to even, ONNX's rule), the output's zero point,
-then `lo` and `hi`, which merge ReLU, Clip and the type's range. Factors are float64 here; a configuration turns them into a multiplier and
-a shift.
+Every arithmetic operator ends alike: an exact sum, one real factor, one rounding (half to even, ONNX's rule, unless it says otherwise), the
+output's zero point, then `lo` and `hi`, which merge ReLU, Clip and the type's range. Factors are float64 here; a configuration turns them
+into a multiplier and a shift. What has no block of its own is computed in fixed point by :mod:`accel.special`, or, as a :class:`Host`, in
+float outside the accelerator.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -20,7 +22,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from accel.errors import NetworkError, RangeError
-from accel.formats import FixedFormat
+from accel.formats import FixedFormat, Rounding
+from accel.graph.graph import Graph
 from accel.quant import dequantise, quantise
 
 
@@ -32,6 +35,11 @@ def channels_last(axes: int) -> tuple[int, ...]:
 def channels_first(axes: int) -> tuple[int, ...]:
     """Our axes in ONNX's order: the inverse of :func:`channels_last`."""
     return (2, 0, 1) if axes == 3 else tuple(range(axes))
+
+
+def inverse(axes: tuple[int, ...]) -> tuple[int, ...]:
+    """Undo a transposition by these axes."""
+    return tuple(axes.index(axis) for axis in range(len(axes)))
 
 
 def batched(values: NDArray[Any], axes: tuple[int, ...]) -> NDArray[Any]:
@@ -48,7 +56,7 @@ class Tensor:
     name : str
         Name of the ONNX tensor that holds the same integers, perhaps in another shape.
     shape : tuple of int
-        One sample, channels last; one to three axes.
+        One sample as it is stored.
     bits : int
         Width of the signed integers [bits].
     scale : float
@@ -57,6 +65,9 @@ class Tensor:
         The integer that stands for 0.
     unsigned : bool
         The ONNX tensor is unsigned: its integers are `offset` above ours.
+    order : tuple of int, optional
+        Stored axis i is axis ``order[i]`` of the ONNX tensor without its batch. Without it an image of three axes is stored channels
+        last, and any other tensor as ONNX has it.
     """
 
     name: str
@@ -65,6 +76,7 @@ class Tensor:
     scale: float
     zero_point: int = 0
     unsigned: bool = False
+    order: tuple[int, ...] | None = None
 
     @property
     def format(self) -> FixedFormat:
@@ -82,15 +94,20 @@ class Tensor:
         return prod(self.shape)
 
     @property
+    def axes(self) -> tuple[int, ...]:
+        """Axes of the ONNX tensor, batch apart, in stored order: `order`, or what it is without one."""
+        return channels_last(len(self.shape)) if self.order is None else self.order
+
+    @property
     def image(self) -> tuple[int, int, int]:
-        """The shape as (height, width, channels); missing axes are 1."""
-        height, width = (*self.shape[:-1], 1, 1)[:2]
+        """The shape as (height, width, channels): missing axes are 1, axes in front of three are rows too."""
+        height, width = (prod(self.shape[:-2]), self.shape[-2]) if len(self.shape) > 3 else (*self.shape[:-1], 1, 1)[:2]
         return height, width, self.shape[-1]
 
     @property
     def onnx_shape(self) -> tuple[int, ...]:
         """Shape of the ONNX tensor without its batch axis."""
-        return tuple(self.shape[axis] for axis in channels_first(len(self.shape)))
+        return tuple(self.shape[axis] for axis in inverse(self.axes))
 
     def from_onnx(self, integers: ArrayLike) -> NDArray[np.int64]:
         """Bring ONNX's integers into our order and signedness.
@@ -117,11 +134,11 @@ class Tensor:
         if values.size and not self.format.lo <= values.min() <= values.max() <= self.format.hi:
             lo, hi = self.format.lo + self.offset, self.format.hi + self.offset
             raise RangeError(f"{self.name} must be in [{lo}, {hi}], not {raw.min()}..{raw.max()}")
-        return batched(values, channels_last(len(self.shape)))
+        return batched(values, self.axes)
 
     def to_onnx(self, values: NDArray[np.int64]) -> NDArray[np.int64]:
         """Bring our integers, shape (batch, *shape), into ONNX's order and signedness: the inverse of :meth:`from_onnx`."""
-        return batched(values, channels_first(len(self.shape))) + self.offset
+        return batched(values, inverse(self.axes)) + self.offset
 
     def quantise(self, reals: ArrayLike) -> NDArray[np.int64]:
         """Quantise real values on the host as ONNX does: ``saturate(round_half_even(x / scale) + zero_point)``, the division in float32.
@@ -204,10 +221,15 @@ class Operator:
         """Output image for this input image; None where only the number of elements is kept."""
         return height, width, channels
 
+    def fits(self, inputs: Sequence[Tensor], output: Tensor) -> bool:
+        """Whether the output's shape follows from those of the inputs."""
+        images = [self.image(*tensor.image) for tensor in inputs]
+        return all(output.image == image if image else output.size == tensor.size for image, tensor in zip(images, inputs, strict=True))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Arithmetic(Operator):
-    """An operator that ends in ``clip(round_half_even(real) + zero_point, lo, hi)``.
+    """An operator that ends in ``clip(round(real) + zero_point, lo, hi)``.
 
     Parameters
     ----------
@@ -215,11 +237,14 @@ class Arithmetic(Operator):
         Of the output.
     lo, hi : int
         Output integers: ReLU, Clip and the type's range merged; ``lo <= hi``.
+    rounding : Rounding
+        Half to even but where the network asks for another (QONNX's Trunc).
     """
 
     zero_point: int
     lo: int
     hi: int
+    rounding: Rounding = Rounding.HALF_EVEN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -278,14 +303,14 @@ class MatrixProduct(Arithmetic):
 class Sum(Arithmetic):
     """Weighted sum of one or two tensors of equal shape: ``real = sum_i (x_i - zero_points[i]) * multipliers[i] + offset[c]``.
 
-    Two inputs are a residual addition; one is a ReLU, Clip or change of scale that stands alone.
+    Two inputs are a residual addition, or a difference; one is a ReLU, Clip or change of scale that stands alone.
 
     Parameters
     ----------
     zero_points : tuple of int
         Of the inputs.
     multipliers : tuple of float
-        ``input scale / output scale``, positive.
+        ``input scale / output scale``, not 0; negative where an input is subtracted.
     offset : float64, shape (channels,), or None
         Constant addend in output integers; None is 0.
     """
@@ -383,6 +408,229 @@ class View(Operator):
         return batched(batched(values, self.before).reshape(len(values), *self.shape), self.after)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TransposedConvolution(Arithmetic):
+    """Each input element spread over a window of the output: the gradient of a convolution with respect to its input.
+
+    ``real = (sum x[k] * weights[n, k] + bias[n]) * multiplier[n]`` over the input elements and taps that meet at the output position
+    ``input * stride - pad + tap * dilation``, of x less its zero point. It runs as ``stride**2`` dense convolutions, one for each phase.
+
+    Parameters
+    ----------
+    window : Window
+        Kernel, stride, dilation and pads of ONNX's ConvTranspose; pads are cut off.
+    size : tuple of int
+        Output height and width.
+    channels, filters, groups : int
+        See :class:`MatrixProduct`.
+    input_zero : int
+        Zero point of the input.
+    weights : int8, int16 or int32, shape (filters, kh, kw, channels / groups), or None
+        Zero point subtracted. None: only shapes are known.
+    bias : int64, shape (filters,), or None
+        In units of one product; the input's zero point is not folded in.
+    multiplier : float64, shape (filters,), or None
+        See :class:`MatrixProduct`.
+    """
+
+    window: Window
+    size: tuple[int, int]
+    channels: int
+    filters: int
+    groups: int = 1
+    input_zero: int = 0
+    weights: NDArray[np.signedinteger] | None = None
+    bias: NDArray[np.int64] | None = None
+    multiplier: NDArray[np.float64] | None = None
+
+    def image(self, height: int, width: int, channels: int) -> tuple[int, int, int] | None:
+        """Output image for this input image."""
+        return (*self.size, self.filters)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class DynamicProduct(Arithmetic):
+    """Matrix product of two activations: ``real = multiplier * sum_k (a[.., i, k] - zero_points[0]) * (b[.., k, j] - zero_points[1])``.
+
+    Axes in front of the last two are alike in both and count the products.
+
+    Parameters
+    ----------
+    zero_points : tuple of int
+        Of the inputs.
+    multiplier : float
+        ``scale a * scale b / output scale``, positive.
+    transposed : bool
+        The second input is stored (.., j, k).
+    """
+
+    zero_points: tuple[int, int]
+    multiplier: float
+    transposed: bool = False
+
+    def dimensions(self, inputs: Sequence[Tensor]) -> tuple[int, int, int, int]:
+        """(products, m, k, n) for these inputs, each of two or more axes."""
+        a, b = inputs
+        return prod(a.shape[:-2]), a.shape[-2], a.shape[-1], b.shape[-2 if self.transposed else -1]
+
+    def fits(self, inputs: Sequence[Tensor], output: Tensor) -> bool:
+        """Whether the output's shape follows from those of the inputs."""
+        a, b = (tensor.shape for tensor in inputs)
+        last = (b[-1], b[-2]) if self.transposed else b[-2:]
+        return a[:-2] == b[:-2] and a[-1] == last[0] and output.shape == (*a[:-1], last[1])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Multiply(Arithmetic):
+    """Product of two tensors, element by element: ``real = (x0 - zero_points[0]) * (x1 - zero_points[1]) * multiplier``.
+
+    Parameters
+    ----------
+    zero_points : tuple of int
+        Of the inputs.
+    multiplier : float
+        ``scale 0 * scale 1 / output scale``, positive.
+    """
+
+    zero_points: tuple[int, int]
+    multiplier: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Divide(Arithmetic):
+    """Quotient of two tensors, element by element: ``real = (x0 - zero_points[0]) / (x1 - zero_points[1]) * multiplier``.
+
+    Parameters
+    ----------
+    zero_points : tuple of int
+        Of the inputs. A divisor of 0 gives the end of the range on the dividend's side, and 0 / 0 the zero point.
+    multiplier : float
+        ``scale 0 / (scale 1 * output scale)``, positive.
+    """
+
+    zero_points: tuple[int, int]
+    multiplier: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Lookup(Operator):
+    """A function of one integer: ``table[x + 2**(bits - 1)]`` for an input of `bits` bits.
+
+    Parameters
+    ----------
+    table : int64, shape (2**bits,)
+        Output integers. Nonlinear functions in it are those of the fixed-point units, :func:`accel.golden.function.function`.
+    units : tuple of str
+        Names of the units that made it, for reports; none where the table is exact.
+    """
+
+    table: NDArray[np.int64]
+    units: tuple[str, ...] = ()
+
+    def fits(self, inputs: Sequence[Tensor], output: Tensor) -> bool:
+        """Whether shape and table fit the tensors."""
+        return output.shape == inputs[0].shape and len(self.table) == 1 << inputs[0].bits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Softmax(Arithmetic):
+    """``real = exp(step * (x - max x)) / sum exp(step * (x - max x)) / output scale`` over the last stored axis.
+
+    Parameters
+    ----------
+    step : float
+        Input scale.
+    scale : float
+        Output scale.
+    logarithm : bool
+        LogSoftmax: the logarithm of the quotient.
+    """
+
+    step: float
+    scale: float
+    logarithm: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class LayerNorm(Arithmetic):
+    """``real = (x - mean) / sqrt(variance + epsilon) * gamma + beta`` over the last stored axis.
+
+    Parameters
+    ----------
+    epsilon : float
+        In input LSB squared: ONNX's epsilon / input scale**2.
+    gamma, beta : float64, shape (channels,)
+        In output LSB: ONNX's scale and bias / output scale.
+    """
+
+    epsilon: float
+    gamma: NDArray[np.float64]
+    beta: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ArgMax(Operator):
+    """Index of the largest element along the last stored axis.
+
+    Parameters
+    ----------
+    last : bool
+        Of equal elements the last one, else the first.
+    """
+
+    last: bool = False
+
+    def fits(self, inputs: Sequence[Tensor], output: Tensor) -> bool:
+        """Whether the output has one element for each row."""
+        return output.size * inputs[0].shape[-1] == inputs[0].size
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Move(Operator):
+    """Elements of the inputs in another order: what address generators do. Nothing is computed.
+
+    Parameters
+    ----------
+    index : int32 or int64, shape of the output
+        Place of each output element in the inputs as they are stored, one sample of each flattened and one behind the other; -1 is
+        `padding`.
+    padding : int
+        The integer that stands where nothing is read.
+    """
+
+    index: NDArray[np.signedinteger]
+    padding: int = 0
+
+    def fits(self, inputs: Sequence[Tensor], output: Tensor) -> bool:
+        """Whether the index has the output's shape and stays in the inputs."""
+        limit = sum(tensor.size for tensor in inputs)
+        return self.index.shape == output.shape and bool(self.index.min() >= -1 and self.index.max() < limit)
+
+    def apply(self, values: Sequence[NDArray[Any]]) -> NDArray[Any]:
+        """Move a batch of each input, shape (batch, *input shape)."""
+        flat = [each.reshape(len(each), -1) for each in values]
+        flat.append(np.full((len(flat[0]), 1), self.padding, flat[0].dtype))
+        return np.concatenate(flat, axis=1)[:, self.index.ravel()].reshape(len(flat[0]), *self.index.shape)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Host(Operator):
+    """A part of the network that is computed in float on the host, and labelled so: dequantise, run, quantise.
+
+    Parameters
+    ----------
+    graph : Graph
+        Float graph. Its inputs are the operator's, in order, each with ONNX's shape of one sample (the batch axis 1 in front); its only
+        output is the operator's.
+    """
+
+    graph: Graph
+
+    def fits(self, inputs: Sequence[Tensor], output: Tensor) -> bool:
+        """Whether the graph takes these inputs."""
+        return len(self.graph.inputs) == len(inputs)
+
+
 @dataclass(frozen=True, slots=True)
 class Port:
     """Where a network meets its caller.
@@ -438,11 +686,10 @@ class Network:
             if operator.output not in self.tensors or operator.output in written:
                 raise NetworkError(f"output of {operator.name} must be a tensor written once, not {operator.output!r}")
             written.add(operator.output)
-            output = self.tensors[operator.output]
-            for source in (self.tensors[tensor] for tensor in operator.inputs):
-                image = operator.image(*source.image)
-                if output.image != image if image else output.size != source.size:
-                    raise NetworkError(f"shape of {output.name!r} must follow from {operator.name} and {source.shape}, not {output.shape}")
+            output, sources = self.tensors[operator.output], [self.tensors[tensor] for tensor in operator.inputs]
+            if not operator.fits(sources, output):
+                shapes = " and ".join(str(source.shape) for source in sources)
+                raise NetworkError(f"shape of {output.name!r} must follow from {operator.name} and {shapes}, not {output.shape}")
         for port in self.outputs:
             if port.tensor not in written:
                 raise NetworkError(f"output {port.name!r} must be written by an operator, not {port.tensor!r}")
