@@ -113,7 +113,7 @@ def built(*operators, outputs="y", **shapes):
         (lambda: built(addition(inputs=("x", "z"))), "^inputs of s must be written before, not 'z'$"),
         (lambda: built(addition(output="w")), "^output of s must be a tensor written once, not 'w'$"),
         (lambda: built(addition(output="x")), "^output of s must be a tensor written once, not 'x'$"),
-        (lambda: built(addition(), y=(5,)), r"^shape of 'y' must follow from s and \(4,\), not \(5,\)$"),
+        (lambda: built(addition(), y=(5,)), r"^shape of 'y' must follow from s and \(4,\) and \(4,\), not \(5,\)$"),
         (lambda: built(addition(), outputs="z"), "^output 'out' must be written by an operator, not 'z'$"),
     ],
 )
