@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-import functools
 import reprlib
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -13,24 +10,19 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from accel import presets, sparsity
+from accel import presets
 from accel.config import AcceleratorConfig
 from accel.errors import NetworkError, RangeError
 from accel.golden.vector import vector
-from accel.graph.network import MatrixProduct, Network, View
+from accel.graph.network import Network, View
 from accel.isa import ROW_BITS
 from accel.kernels.gemm import Weights, gemm
 from accel.kernels.requantise import Integers, narrowest, requantise
-from accel.result import CAUSES, LayerResult, Result
-from accel.schedule.gemm import schedule
-from accel.schedule.lower import Layer, Product, Reduction, Requantisation, dense, lower, operands, passes, store
+from accel.result import Result, cost
+from accel.schedule.lower import Layer, Product, Reduction, Requantisation, dense, lower, operands, store
 from accel.sparsity import Pattern
-from accel.timing.core import core_vector
-from accel.timing.postprocess import STAGES
 
 CHUNK = 1 << 22  # our choice: elements of the largest operand matrix held at once
-
-_plan = functools.lru_cache(maxsize=4096)(schedule)  # groups and layers of one shape are planned once
 
 
 def simulate(
@@ -96,7 +88,7 @@ def simulate(
         network=network.name,
         config=config,
         batch=batch,
-        layers=tuple(_cost(config, layer, asked, overflowed.get(layer.operator.name)) for layer in layers),
+        layers=tuple(cost(config, layer, asked, overflowed.get(layer.operator.name)) for layer in layers),
         outputs={port.name: network.tensors[port.tensor].to_onnx(values[port.tensor]) for port in network.outputs if values},
         formats={port.name: network.tensors[port.tensor] for port in network.outputs},
         tensors=values if keep else {},
@@ -269,52 +261,3 @@ def _known(layer: Layer, job: Product) -> tuple[Weights, Requantisation]:
     if job.weights is None or job.post is None:
         raise NetworkError(f"weights of {layer.operator.name} must be known where inputs are given, not shapes only")
     return job.weights, job.post
-
-
-def _cost(config: AcceleratorConfig, layer: Layer, asked: Pattern | None, overflowed: int | None) -> LayerResult:
-    """Count the cycles of one layer and what they were spent on."""
-    operator = layer.operator
-    told = LayerResult(name=operator.name, operator=operator.kind, stage="FF", m=0, k=0, n=0, overflowed=overflowed)
-    elements = config.rows * config.cols
-    products = [job for job in layer.jobs if isinstance(job, Product)]
-    if products and isinstance(operator, MatrixProduct):
-        first = products[0]
-        plans = [_plan(config, job.m, job.n, job.taps, job.channels, job.pattern) for job in products]
-        causes = sum((Counter(plan.causes) for plan in plans), Counter(drain=len(plans) * elements * STAGES))
-        other = [plan.runner_up for plan in plans if plan.runner_up is not None]
-        storage = sparsity.storage_bits(operator.filters, first.taps, first.channels, first.pattern, config.weight_bits)
-        weights = operator.weights
-        return dataclasses.replace(
-            told,
-            m=first.m,
-            k=first.k,
-            n=operator.filters // operator.groups,
-            groups=operator.groups,
-            dataflow=plans[0].dataflow.value,
-            pattern=str(first.pattern),
-            macs_dense=first.m * first.k * operator.filters,
-            macs_executed=sum(plan.macs for plan in plans),
-            cycles=sum(plan.cycles + STAGES for plan in plans),
-            causes={cause: causes[cause] for cause in CAUSES},
-            runner_up=sum(other) + len(other) * STAGES,
-            weight_bits=storage.values,
-            index_bits=storage.indices,
-            energy_removed=None
-            if asked is None or weights is None
-            else sparsity.energy_removed(weights, sparsity.prune(weights, first.pattern)),
-        )
-    if layer.jobs:
-        runs = [
-            [job.instruction(job.m * -(-job.n // config.cols)) for job in run if isinstance(job, Reduction)]
-            for run in passes(config, layer)
-        ]
-        cycles = sum(core_vector(config, run) for run in runs)
-        return dataclasses.replace(
-            told,
-            m=sum(job.m for job in layer.jobs if job.start == 0),
-            k=runs[0][0].window,
-            n=layer.output.shape[-1],
-            cycles=cycles,
-            causes=dict.fromkeys(CAUSES, 0) | {"vector": elements * cycles},
-        )
-    return told

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import functools
 import hashlib
 import io
 import json
 import platform
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -16,8 +18,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from accel import sparsity
 from accel.config import AcceleratorConfig
-from accel.graph.network import Tensor
+from accel.graph.network import MatrixProduct, Tensor
+from accel.schedule.gemm import schedule
+from accel.schedule.lower import Layer, Product, Reduction, passes
+from accel.sparsity import Pattern
+from accel.timing.core import core_vector
+from accel.timing.postprocess import STAGES
 
 SCHEMA_VERSION = 1
 EXCLUDES = ("memory",)
@@ -39,6 +47,8 @@ UNITS = {
     "overflowed": "outputs of all samples",
     "seconds": "s",
 } | {f"{cause} slots": "PE cycle" for cause in CAUSES}
+
+_plan = functools.lru_cache(maxsize=4096)(schedule)  # groups and layers of one shape are planned once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,3 +204,52 @@ class Result:
         writer.writerow([f"{name} [{noted.get(name, UNITS[name])}]" if name in UNITS else name for name in names])
         writer.writerows([row[name] for name in names] for row in rows)
         return text.getvalue()
+
+
+def cost(config: AcceleratorConfig, layer: Layer, asked: Pattern | None, overflowed: int | None) -> LayerResult:
+    """Count the cycles of one layer and what they were spent on."""
+    operator = layer.operator
+    told = LayerResult(name=operator.name, operator=operator.kind, stage="FF", m=0, k=0, n=0, overflowed=overflowed)
+    elements = config.rows * config.cols
+    products = [job for job in layer.jobs if isinstance(job, Product)]
+    if products and isinstance(operator, MatrixProduct):
+        first = products[0]
+        plans = [_plan(config, job.m, job.n, job.taps, job.channels, job.pattern) for job in products]
+        causes = sum((Counter(plan.causes) for plan in plans), Counter(drain=len(plans) * elements * STAGES))
+        other = [plan.runner_up for plan in plans if plan.runner_up is not None]
+        storage = sparsity.storage_bits(operator.filters, first.taps, first.channels, first.pattern, config.weight_bits)
+        weights = operator.weights
+        return dataclasses.replace(
+            told,
+            m=first.m,
+            k=first.k,
+            n=operator.filters // operator.groups,
+            groups=operator.groups,
+            dataflow=plans[0].dataflow.value,
+            pattern=str(first.pattern),
+            macs_dense=first.m * first.k * operator.filters,
+            macs_executed=sum(plan.macs for plan in plans),
+            cycles=sum(plan.cycles + STAGES for plan in plans),
+            causes={cause: causes[cause] for cause in CAUSES},
+            runner_up=sum(other) + len(other) * STAGES,
+            weight_bits=storage.values,
+            index_bits=storage.indices,
+            energy_removed=None
+            if asked is None or weights is None
+            else sparsity.energy_removed(weights, sparsity.prune(weights, first.pattern)),
+        )
+    if layer.jobs:
+        runs = [
+            [job.instruction(job.m * -(-job.n // config.cols)) for job in run if isinstance(job, Reduction)]
+            for run in passes(config, layer)
+        ]
+        cycles = sum(core_vector(config, run) for run in runs)
+        return dataclasses.replace(
+            told,
+            m=sum(job.m for job in layer.jobs if job.start == 0),
+            k=runs[0][0].window,
+            n=layer.output.shape[-1],
+            cycles=cycles,
+            causes=dict.fromkeys(CAUSES, 0) | {"vector": elements * cycles},
+        )
+    return told
