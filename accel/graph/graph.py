@@ -135,7 +135,9 @@ class Graph:
                 values = np.ascontiguousarray(array.values, onnx.helper.tensor_dtype_to_np_dtype(array.kind))
                 tensors.append(onnx.numpy_helper.from_array(values, name))
         given = [onnx.helper.make_tensor_value_info(name, port.kind, port.shape) for name, port in self.inputs.items()]
-        types = [onnx.helper.make_tensor_type_proto(self.kinds.get(name, 0), None) for name in self.outputs]
+        types = [
+            onnx.helper.make_tensor_type_proto(self.kinds.get(name, TensorProto.FLOAT), self.shapes.get(name)) for name in self.outputs
+        ]
         taken = [onnx.helper.make_value_info(name, form) for name, form in zip(self.outputs, types, strict=True)]
         nodes = [
             onnx.helper.make_node(
