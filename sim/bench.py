@@ -45,6 +45,7 @@ import os
 import random
 import traceback
 import warnings
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -114,13 +115,13 @@ class Following(Sequence[int | None]):
     offered and shown in the same cycle, decide.
     """
 
+    @abstractmethod
     def restart(self) -> None:
         """Begin the case, behind its setup."""
-        raise NotImplementedError
 
+    @abstractmethod
     def accepted(self, port: str, position: int) -> None:
         """Take note of an accepted payload, at its place in the inputs of the case; called before the cycle's outputs are compared."""
-        raise NotImplementedError
 
 
 class Mismatch(Exception):

@@ -87,8 +87,8 @@ def test_chunks_and_units_do_not_show(monkeypatch):
     monkeypatch.setattr(golden, "CHUNK", 40)
     for config in (TINY, replace(TINY, units=3, stages=0, products="rows")):
         np.testing.assert_array_equal(rbf_network(config, *drawn), whole)
-    *parameters, x = drawn
-    assert rbf_network(TINY, *parameters, x[:0]).shape == (0, 2)  # type: ignore[call-arg]
+    centres, widths, weights, biases, x = drawn
+    assert rbf_network(TINY, centres, widths, weights, biases, x[:0]).shape == (0, 2)
 
 
 @pytest.mark.parametrize(

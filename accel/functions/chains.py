@@ -18,10 +18,9 @@ from importlib import resources
 from typing import Any
 
 from accel.config import FunctionConfig
+from accel.functions.cost import counted
 from accel.functions.datapath import Builder, Datapath
 from accel.functions.frame import Plan
-
-FAMILIES = {"xc3s": 4, "xc7": 6}  # where the searched units were counted: inputs of the look-up tables
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,9 +139,5 @@ def searched() -> dict[str, Unit]:
 
 
 def _read(entry: dict[str, Any]) -> Unit:
-    counted = {
-        inputs: sum(number for cell, number in entry["cells"][family].items() if cell.startswith("LUT"))
-        for family, inputs in FAMILIES.items()
-    }
     tables = tuple(Table(chain, column, tuple(address), tuple(map(int, values))) for chain, column, address, values in entry["tables"])
-    return Unit(entry["error"], counted, entry["significand"], entry["fraction"], tuple(entry["order"]), tables)
+    return Unit(entry["error"], counted(entry["cells"]), entry["significand"], entry["fraction"], tuple(entry["order"]), tables)

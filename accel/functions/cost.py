@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from accel.functions.datapath import Datapath, Node
 
+FAMILIES = {"xc3s": 4, "xc7": 6}
+"""Devices on which searched units were counted, and the inputs of their look-up tables."""
+
 COUNTED = 9  # address bits of a table up to which its parts are counted
+
+
+def counted(cells: Mapping[str, Mapping[str, int]]) -> dict[int, int]:
+    """Add up the look-up tables among cells, by family and type, of a searched unit: by their inputs, 4 and 6."""
+    return {inputs: sum(number for cell, number in cells[family].items() if cell.startswith("LUT")) for family, inputs in FAMILIES.items()}
 
 
 def luts(path: Datapath, inputs: int) -> float:

@@ -22,6 +22,7 @@ from importlib import resources
 from typing import Any
 
 from accel.config import FunctionConfig
+from accel.functions.cost import counted
 from accel.functions.datapath import Builder, Datapath
 from accel.functions.frame import Plan
 
@@ -144,7 +145,7 @@ def folded(network: Network, config: FunctionConfig) -> Datapath:
 def searched() -> dict[str, Network]:
     """Return the searched networks by name."""
     text = resources.files("accel.functions").joinpath("folded.json").read_text(encoding="utf-8")
-    return {name: _read(entry) for name, entry in json.loads(text)["designs"].items()}
+    return {name: _read(entry) for name, entry in json.loads(text)["units"].items()}
 
 
 def _read(entry: dict[str, Any]) -> Network:
@@ -153,7 +154,7 @@ def _read(entry: dict[str, Any]) -> Network:
         entry["function"],
         entry["in_bits"],
         entry["in_frac"],
-        {int(inputs): count for inputs, count in entry["counted"].items()},
+        counted(entry["cells"]),
         entry["error"],
         entry["frac"],
         entry["half"],

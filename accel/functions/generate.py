@@ -83,7 +83,8 @@ def design(config: FunctionConfig) -> Design:
     """
     config = dataclasses.replace(config, name="unit", stages=0)
     if config.method == "base2" and config.function not in FALLING:
-        raise ConfigError(f"method must be one of auto, table, linear for {config.function}, not {config.method!r}")
+        others = ", ".join(name for name in METHODS if name != config.method)
+        raise ConfigError(f"method must be one of auto, {others} for {config.function}, not {config.method!r}")
     if found := _cheapest(config):
         return found
     least = _least_error(config)

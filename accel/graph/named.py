@@ -278,7 +278,7 @@ def vit(seed: int | None = None) -> Graph:
         x = w.add(x, w.linear(hidden, f"block{block}.fc2", WIDTH), f"block{block}.add2")
     x = _norm(w, x, "norm")
     w.node("ReduceMean", (x.name, w.integers("token_axis", [1])), "mean", keepdims=0)
-    return w.graph("vit", (1, 3, 32, 32), w.linear(w.quantised("mean", (1, WIDTH), 1.0, 1 / tokens), "head", 10))
+    return w.graph("vit", (1, 3, 32, 32), w.linear(w.quantised("mean", (1, WIDTH), 2.0, 0.25), "head", 10))
 
 
 def _norm(w: Writer, x: Signal, name: str) -> Signal:

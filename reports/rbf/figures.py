@@ -12,10 +12,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from accel.cli.figure import COLOURS
+from accel.functions.cost import FAMILIES
 from accel.functions.evaluate import evaluate
 from accel.functions.generate import design
 from accel.functions.truth import truth
-from reports.rbf.units import ANCHORS, ERRORS, FAMILIES, OPERANDS
+from reports.rbf.units import ANCHORS, ERRORS, OPERANDS
 
 HERE = Path(__file__).parent
 PAPER = {"error": 0.005, "luts": 106}

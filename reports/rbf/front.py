@@ -7,7 +7,8 @@ from itertools import product
 from typing import Any
 
 from accel.cli.terminal import Progress
-from reports.rbf.units import FAMILIES, OPERANDS, area
+from accel.functions.cost import FAMILIES
+from reports.rbf.units import OPERANDS, area
 
 ERRORS = (0.02, 0.01, 0.007, 0.005, 0.0039, 0.0025, 0.0016, 0.001, 0.0007, 0.0004, 0.00025, 0.00015)
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from accel.functions.cost import FAMILIES
 from reports.rbf import figures, network
-from reports.rbf.units import FAMILIES
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

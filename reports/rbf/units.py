@@ -10,15 +10,13 @@ from typing import Any
 
 from accel.cli.terminal import Progress
 from accel.config import FunctionConfig
+from accel.functions.cost import FAMILIES
 from accel.functions.generate import design
 from accel.sim.blocks import BLOCKS
 from accel.sim.harness import cosim
 from accel.sim.prove import prove
 from accel.sim.synth import synthesise
 from accel.sim.tb_function import write_program
-
-FAMILIES = {"xc3s": 4, "xc7": 6}
-"""Devices whose look-up tables are counted, and the inputs of these."""
 
 OPERANDS = {
     "t": FunctionConfig(function="exp2", in_frac=12),
