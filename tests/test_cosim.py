@@ -42,6 +42,13 @@ def test_bench_finds_mutant(family, mutant, tmp_path):
     pytest.fail(f"{mutant} is not found")
 
 
+@pytest.mark.parametrize("block", [block.name for block in BLOCKS.values() if block.family != block.name])
+def test_bench_of_each_block_finds_a_mutant(block, tmp_path):
+    """Blocks of one family share their files, not their operands."""
+    with pytest.raises(MismatchError):
+        harness.cosim(block, configs.tiny(block), "icarus", cases=KILL, mutant="choice-swapped", out=tmp_path)
+
+
 @pytest.mark.parametrize("family", MUTANTS)
 def test_block_has_mutants(family):
     assert len(MUTANTS[family]) >= 5
