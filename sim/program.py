@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ from accel.config import AcceleratorConfig
 from accel.engine import simulate
 from accel.errors import MismatchError, RangeError
 from accel.graph.network import Network, Window
-from accel.isa import Reduce
+from accel.isa import Dataflow, Reduce
 from accel.schedule.lower import Layer, Product, Reduction, Requantisation, lower, operands, passes
 from accel.sim.harness import CosimResult, check_tools, cosim
 from accel.sparsity import Codes, Pattern
@@ -85,7 +85,7 @@ def cosim_network(
     layers = [layer for layer in lower(network, config, pattern=pattern) if layer.jobs]
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch, "program.npz")
-        steps = _write(file, config, layers, result.tensors)
+        steps = write_steps(file, _steps(config, layers, result.tensors))
         hardware = cosim("core", config, simulator, cases=len(steps), waves=waves, out=out, program=file)
     measured: Counter[str] = Counter()
     for name, span in zip(steps, hardware.spans, strict=True):
@@ -96,40 +96,65 @@ def cosim_network(
     return NetworkCosim(network=network.name, layers=dict(measured), hardware=hardware)
 
 
-def _write(file: Path, config: AcceleratorConfig, layers: list[Layer], tensors: Mapping[str, NDArray[np.int64]]) -> list[str]:
-    """Write the steps of a program: a product each, and the reductions of a layer together; return the layer of each."""
-    arrays: dict[str, NDArray[Any]] = {}
-    steps: list[dict[str, Any]] = []
-
-    def part(layer: Layer, job: Product | Reduction) -> dict[str, Any]:
-        key = f"{len(steps)}.{len(arrays)}"
-        arrays[f"{key}.x"] = operands(layer, job, [tensors[name] for name in layer.operator.inputs])
-        post = job.post
-        assert post is not None
-        for name in ("bias", "mult", "shift"):
-            arrays[f"{key}.{name}"] = getattr(post, name)
-        told = {"key": key, "m": job.m, "n": job.n, "zero_point": post.zero_point, "lo": post.lo, "hi": post.hi}
-        if isinstance(job, Reduction):
-            return told | {"reduce": job.reduce.value, "beats": job.beats, "head": job.head, "tail": job.tail}
-        assert job.codes is not None
-        arrays[f"{key}.values"], arrays[f"{key}.positions"] = job.codes
-        return told | {"taps": job.taps, "channels": job.channels, "pattern": str(job.pattern)}
-
+def _steps(config: AcceleratorConfig, layers: list[Layer], tensors: Mapping[str, NDArray[np.int64]]) -> Iterator[Step]:
+    """Yield the steps of a network: a product each, and the reductions of a layer together."""
     for layer in layers:
+        values = [tensors[name] for name in layer.operator.inputs]
         for jobs in passes(config, layer):
-            steps.append({"layer": layer.operator.name, "jobs": [part(layer, job) for job in jobs]})
-    arrays["steps"] = np.frombuffer(json.dumps(steps).encode(), np.uint8)
-    np.savez(file, allow_pickle=False, **arrays)
-    return [step["layer"] for step in steps]
+            yield Step.of(layer.operator.name, jobs, [operands(layer, job, values) for job in jobs])
 
 
 class Step(NamedTuple):
-    """One step of a program: a matrix product, or the reductions of a layer; and the operands of each job."""
+    """One step of a program: a matrix product, or the reductions of a layer; and the operands of each job.
+
+    `dataflow` is that of the product; None is the one with fewer cycles.
+    """
 
     layer: str
     products: list[Product]
     reductions: list[Reduction]
     operands: list[NDArray[np.int64]]
+    dataflow: Dataflow | None = None
+
+    @classmethod
+    def of(
+        cls, layer: str, jobs: Sequence[Product | Reduction], operands: list[NDArray[np.int64]], dataflow: Dataflow | None = None
+    ) -> Step:
+        """Sort the jobs of a step by their kind."""
+        products = [job for job in jobs if isinstance(job, Product)]
+        return cls(layer, products, [job for job in jobs if isinstance(job, Reduction)], operands, dataflow)
+
+    @property
+    def jobs(self) -> list[Product | Reduction]:
+        """Products and reductions, in the order of `operands`."""
+        return [*self.products, *self.reductions]
+
+
+def write_steps(file: Path, steps: Iterable[Step]) -> list[str]:
+    """Write a program; return the layer of each step."""
+    arrays: dict[str, NDArray[Any]] = {}
+    told: list[dict[str, Any]] = []
+
+    def part(job: Product | Reduction, x: NDArray[np.int64]) -> dict[str, Any]:
+        key = f"{len(told)}.{len(arrays)}"
+        arrays[f"{key}.x"] = x
+        post = job.post
+        assert post is not None
+        for name in ("bias", "mult", "shift"):
+            arrays[f"{key}.{name}"] = getattr(post, name)
+        facts = {"key": key, "m": job.m, "n": job.n, "zero_point": post.zero_point, "lo": post.lo, "hi": post.hi}
+        if isinstance(job, Reduction):
+            return facts | {"reduce": job.reduce.value, "beats": job.beats, "head": job.head, "tail": job.tail}
+        assert job.codes is not None
+        arrays[f"{key}.values"], arrays[f"{key}.positions"] = job.codes
+        return facts | {"taps": job.taps, "channels": job.channels, "pattern": str(job.pattern)}
+
+    for step in steps:
+        jobs = [part(job, x) for job, x in zip(step.jobs, step.operands, strict=True)]
+        told.append({"layer": step.layer, "dataflow": step.dataflow and step.dataflow.value, "jobs": jobs})
+    arrays["steps"] = np.frombuffer(json.dumps(told).encode(), np.uint8)
+    np.savez(file, allow_pickle=False, **arrays)
+    return [step["layer"] for step in told]
 
 
 def read_step(file: Path, index: int) -> Step:
@@ -138,15 +163,14 @@ def read_step(file: Path, index: int) -> Step:
     Parameters
     ----------
     file : Path
-        Written by :func:`cosim_network`.
+        Of :func:`write_steps`.
     index : int
     """
     with np.load(file, allow_pickle=False) as arrays:
         step = json.loads(arrays["steps"].tobytes())[index]
         jobs = [_read(arrays, part) for part in step["jobs"]]
         operands = [arrays[f"{part['key']}.x"] for part in step["jobs"]]
-    products = [job for job in jobs if isinstance(job, Product)]
-    return Step(step["layer"], products, [job for job in jobs if isinstance(job, Reduction)], operands)
+    return Step.of(step["layer"], jobs, operands, Dataflow(step["dataflow"]) if step["dataflow"] else None)
 
 
 def _read(arrays: Any, part: dict[str, Any]) -> Product | Reduction:

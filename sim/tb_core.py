@@ -112,12 +112,13 @@ def program_case(config: AcceleratorConfig, file: Path, index: int) -> Case:
     file : Path
     index : int
     """
-    layer, products, reductions, xs = read_step(file, index)
-    where = f"layer {layer}, "
-    if products:
-        job = products[0]
-        return product_case(config, job, xs[0], schedule(config, job.m, job.n, job.taps, job.channels, job.pattern), where)
-    return reduction_case(config, reductions, xs, where)
+    step = read_step(file, index)
+    where = f"layer {step.layer}, "
+    if step.products:
+        job = step.products[0]
+        plan = schedule(config, job.m, job.n, job.taps, job.channels, job.pattern, step.dataflow)
+        return product_case(config, job, step.operands[0], plan, where)
+    return reduction_case(config, step.reductions, step.operands, where)
 
 
 def _case(
