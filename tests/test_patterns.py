@@ -61,7 +61,7 @@ class Spelling:
 
 
 def values(graph: Graph, x: np.ndarray) -> list[np.ndarray]:
-    return ReferenceEvaluator(graph.to_model()).run(None, {"x": x})
+    return list(ReferenceEvaluator(graph.to_model()).run(None, {"x": x}))
 
 
 def kinds(graph: Graph) -> Counter[str]:
@@ -70,7 +70,7 @@ def kinds(graph: Graph) -> Counter[str]:
 
 def equal(before: Graph, after: Graph, seed: int = 0, bound: float = 2e-6) -> None:
     """Both give the same, up to the rounding of float32 and of the constants (`bound`, of values of magnitude 4 at most)."""
-    x = np.random.default_rng(seed).uniform(-4, 4, before.inputs["x"].shape).astype(np.float32)
+    x = np.random.default_rng(seed).uniform(-4, 4, before.shapes["x"]).astype(np.float32)
     for one, other in zip(values(before, x), values(after, x), strict=True):
         np.testing.assert_allclose(other, one, rtol=0, atol=4 * bound)
 

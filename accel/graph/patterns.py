@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto
 
@@ -179,7 +180,7 @@ def fuse(graph: Graph) -> Graph:
         taken: set[int] = set()
         for last in reversed(range(len(graph.nodes))):
             match = next((match for rule in RULES if (match := rule(reader, last)) is not None and not match.inside & taken), None)
-            if match is not None:
+            if match is not None and NEWEST[match.node.kind] <= onnx.defs.onnx_opset_version():
                 found[last] = match
                 taken |= match.inside
         if not found:
