@@ -26,6 +26,7 @@ LAYERS = (
     ("errors", "formats", "config", "presets", "networks", "lfsr", "isa", "functions", "files", "jit"),  # the vocabulary
     ("golden", "timing", "kernels"),
     ("sparsity", "quant"),
+    ("special",),
     ("graph",),
     ("schedule",),
     ("result", "engine"),
@@ -51,7 +52,7 @@ FORBIDDEN = {
 SPELLED_OUT = {"config", "engine", "formats", "isa"}  # here every argument is documented; elsewhere one line may do
 FAMILIES = sorted({block.family for block in blocks.BLOCKS.values()})
 MODELS = {(package, family) for package in ("golden", "timing") for family in FAMILIES}
-WITHOUT_TWIN = {"arithmetic", "checks"}  # what several golden models share; in RTL it is part of each block
+WITHOUT_TWIN = {"arithmetic", "checks", "special"}  # what golden models share, part of each block in RTL; operators that have none yet
 
 
 def sources() -> list[Path]:
