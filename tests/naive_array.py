@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from accel.config import AcceleratorConfig
 from accel.isa import Dataflow, Loop, Tile
-from accel.schedule.gemm import GemmSchedule, schedule
+from accel.schedule.gemm import WHOLE, Blocks, GemmSchedule, schedule
 from accel.schedule.transfers import ArrayTransfers
 from accel.sparsity import Pattern
 from accel.timing.stce import Feed, Job, stce_trace
@@ -221,10 +221,24 @@ def configs(draw: st.DrawFn, /, **fixed: Any) -> AcceleratorConfig:
 
 @st.composite
 def products(draw: st.DrawFn, /) -> GemmSchedule:
-    """Draw a matrix product of a few tiles on a small array, with few rows for partial sums or many."""
+    """Draw a matrix product of a few tiles on a small array, in blocks or not, with few rows for partial sums or many."""
     config = draw(configs(acc_rows=draw(st.sampled_from([1, 3, 7, 64]))))
     top = draw(st.integers(1, config.bundle))
     pattern = Pattern(draw(st.integers(1, top)), top)
     m, n = draw(st.integers(1, 3 * config.rows)), draw(st.integers(1, 3 * config.cols * config.add_stages))
     taps, channels = draw(st.integers(1, 3)), draw(st.integers(1, 2 * config.bundle))
-    return schedule(config, m, n, taps, channels, pattern, draw(st.sampled_from(Dataflow)))
+    flow = draw(st.sampled_from(Dataflow))
+    return schedule(config, m, n, taps, channels, pattern, flow, draw(st.just(WHOLE) | blocks(config, flow)))
+
+
+@st.composite
+def blocks(draw: st.DrawFn, /, config: AcceleratorConfig, flow: Dataflow) -> Blocks:
+    """Draw blocks of a few tiles, or of few enough that the reduction may come in chunks."""
+    wide = config.cols * (config.add_stages if flow is Dataflow.OS else 1)
+    outer = draw(st.sampled_from(["m", "n"]))
+    if draw(st.booleans()):
+        return Blocks(draw(st.integers(1, 2 * config.rows)), wide * draw(st.integers(1, 3)), WHOLE.k, outer)
+    if flow is Dataflow.OS:
+        return Blocks(draw(st.integers(1, config.rows)), wide, draw(st.integers(1, 2 * config.bundle)), outer)
+    n = draw(st.integers(1, min(2, config.acc_rows)))
+    return Blocks(draw(st.integers(1, config.acc_rows // n)), n * wide, config.rows * draw(st.integers(1, 3)), outer)

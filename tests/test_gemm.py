@@ -12,7 +12,7 @@ from accel import presets
 from accel.config import AcceleratorConfig
 from accel.errors import RangeError
 from accel.isa import Dataflow
-from accel.schedule.gemm import GemmSchedule, feed, schedule
+from accel.schedule.gemm import WHOLE, Blocks, GemmSchedule, chunks, feed, fronts, schedule
 from accel.sparsity import Pattern
 from accel.timing import stce as timing
 from tests.naive_array import Work, flat, products, walk
@@ -115,6 +115,38 @@ def test_cycles_are_those_of_a_walk(plan):
     assert plan.runner_up is None
 
 
+@settings(max_examples=300)
+@given(products())
+def test_fronts_are_where_a_walk_ends_its_stages(plan):
+    """The counts of the program; and every stage ends with its last step, or just before the next one takes its first operands."""
+    told = fronts(plan.config, plan.gemm, plan.cut, plan.dataflow, plan.blocks)
+    assert told.counts == plan.counts
+    *issues, last = walk(plan.config, works(plan), timing.depth(plan.config))
+    ends = told.cycles.cumsum() - 1
+    assert (ends[-1], ends[-1] + told.lag[-1]) == (issues[-1], last)
+    starts = stage_starts(plan)
+    assert len(ends) == len(starts)
+    inside = plan.dataflow is Dataflow.OS and plan.blocks.k < plan.cut.depth
+    chunks_of_a_tile = len(chunks(plan.cut, plan.dataflow, plan.blocks)) if inside else 1
+    for i, step in enumerate(starts[1:], 1):
+        assert ends[i - 1] == (issues[step] - 1 if i % chunks_of_a_tile else issues[step - 1])
+
+
+def stage_starts(plan: GemmSchedule) -> list[int]:
+    """Return the first step of every stage, tile by tile: of each block, and of each chunk of its reduction."""
+    ends, hop, starts, step = chunks(plan.cut, plan.dataflow, plan.blocks), plan.config.add_stages, {}, 0
+    for at in plan.placed():
+        block = at.m // plan.blocks.m, at.n // plan.blocks.n
+        if plan.dataflow is Dataflow.OS:
+            for chunk, pair in enumerate([0, *ends[:-1]]):
+                starts.setdefault((block, chunk), step + hop * int(pair))
+            step += hop * at.tile.steps
+        else:
+            starts.setdefault((block, int(np.searchsorted(ends, at.pair, "right"))), step)
+            step += at.tile.steps
+    return list(starts.values())
+
+
 @pytest.mark.parametrize("pattern", [DENSE, Pattern(2, 8), Pattern(1, 4)])
 def test_the_cheaper_dataflow_wins(pattern):
     """Either one does somewhere, and a tie is output stationary."""
@@ -177,3 +209,21 @@ def test_partial_sums_wait_where_there_is_room():
         placed = list(plan.placed())
         assert placed[0].rows == rows
         assert [at.pair for at in placed[: 2 * group]] == [0] * group + [config.rows] * group
+
+
+@pytest.mark.parametrize(
+    ("flow", "blocks", "message"),
+    [
+        ("os", {"m": 0}, r"^m of blocks must be an int of at least 1, not 0$"),
+        ("os", {"k": 1.5}, r"^k of blocks must be an int of at least 1, not 1.5$"),
+        ("os", {"outer": "k"}, r"^outer must be m or n, not 'k'$"),
+        ("os", {"n": 6}, r"^n of os blocks must be a multiple of 4 or all 9 columns, not 6$"),
+        ("os", {"k": 8}, r"^blocks with chunks of k must be one os tile, 4 x 4, not 20 x 9$"),
+        ("ws", {"k": 8}, r"^ws blocks with chunks of k must fit acc_rows \(16\), not take 60$"),
+        ("ws", {"m": 5, "k": 7}, r"^k of ws blocks must be a multiple of rows \(4\) or all 24 pairs, not 7$"),
+    ],
+)
+def test_rejects_blocks(flow, blocks, message):
+    fields = {name: getattr(WHOLE, name) for name in ("m", "n", "k", "outer")} | blocks
+    with pytest.raises(RangeError, match=message):
+        schedule(TINY, 20, 9, 3, 8, DENSE, Dataflow(flow), Blocks(**fields))

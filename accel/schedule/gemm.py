@@ -1,11 +1,18 @@
-"""Matrix products on the array: tiles, their order, and output or weight stationary by exact cycles."""
+"""Matrix products on the array: blocks, tiles, their order, and output or weight stationary by exact cycles.
+
+A product runs block after block (:class:`Blocks`): `m` rows by `n` columns of the result, the last ones smaller, columns or rows outermost.
+In a block tiles run columns outermost. A block holds its sums until the whole reduction is done, so they never leave the core; where it is
+small enough to, it may take the reduction in chunks, whose operands can come one after the other.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from accel.config import AcceleratorConfig
 from accel.errors import RangeError
@@ -13,6 +20,8 @@ from accel.isa import STEP_BITS, Dataflow, Loop, Tile
 from accel.sparsity import Bundles, Pattern, bundles
 from accel.timing import stce as timing
 from accel.timing.stce import Cycles, Feed, Job
+
+Order = Callable[[AcceleratorConfig, "Gemm", Bundles], tuple[int, int]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +48,32 @@ class Gemm:
     def k(self) -> int:
         """Elements of the dense reduction."""
         return self.taps * self.channels
+
+
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """How a product is cut into blocks.
+
+    Parameters
+    ----------
+    m, n : int
+        Rows and columns of a block, 1 or more; what exceeds the product is as good as its size. Unless it is all of them, `n` is a
+        multiple of the columns of a tile.
+    k : int
+        Pairs of a chunk of the reduction, 1 or more. Less than all of them need a block whose sums stay in the core: output stationary
+        one tile; weight stationary at most `acc_rows` rows of columns, and `k` a multiple of the array's rows.
+    outer : str
+        ``"n"``: all rows of a block of columns, then the next columns; ``"m"``: the other way round.
+    """
+
+    m: int
+    n: int
+    k: int
+    outer: str = "n"
+
+
+WHOLE = Blocks(1 << 62, 1 << 62, 1 << 62)
+"""One block."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +107,7 @@ class GemmSchedule:
         Slots of processing elements by cause [PE cycles]; their sum is rows * cols * cycles.
     runner_up : int or None
         Cycles of the other dataflow; None if one was asked for.
+    blocks : Blocks
     """
 
     config: AcceleratorConfig
@@ -81,6 +117,7 @@ class GemmSchedule:
     counts: Cycles
     causes: dict[str, int]
     runner_up: int | None
+    blocks: Blocks = WHOLE
 
     @property
     def cycles(self) -> int:
@@ -94,15 +131,26 @@ class GemmSchedule:
 
     def program(self) -> list[Job | Loop]:
         """Tiles as loops, for the cycle model."""
-        return _PROGRAMS[self.dataflow](self.config, self.gemm, self.cut)
+        return _program(self.config, self.gemm, self.cut, self.dataflow, self.blocks)
 
     def placed(self) -> Iterator[Placed]:
         """Tiles one by one, in the order of the program, with what each covers."""
-        return _PLACED[self.dataflow](self.config, self.gemm, self.cut)
+        flow, gemm, blocks = self.dataflow, self.gemm, self.blocks
+        order = _split_order if blocks.k < self.cut.depth else None
+        for m, n, rows, cols in _areas(gemm, blocks):
+            for at in _PLACED[flow](self.config, dataclasses.replace(gemm, m=rows, n=cols), self.cut, order or _ws_order):
+                yield dataclasses.replace(at, m=m + at.m, n=n + at.n)
 
 
 def schedule(
-    config: AcceleratorConfig, m: int, n: int, taps: int, channels: int, pattern: Pattern, dataflow: Dataflow | None = None
+    config: AcceleratorConfig,
+    m: int,
+    n: int,
+    taps: int,
+    channels: int,
+    pattern: Pattern,
+    dataflow: Dataflow | None = None,
+    blocks: Blocks = WHOLE,
 ) -> GemmSchedule:
     """Cut a matrix product into tiles and take the dataflow with fewer cycles; ties go to output stationary.
 
@@ -115,6 +163,8 @@ def schedule(
         M at most the bundle of the config.
     dataflow : Dataflow or None
         Use this one.
+    blocks : Blocks
+        One block unless given, with a dataflow.
 
     Raises
     ------
@@ -132,18 +182,121 @@ def schedule(
         raise RangeError(f"taps * channels must be below 2**{STEP_BITS} pairs, not {cut.depth}")
     found = {}
     for flow in Dataflow if dataflow is None else (dataflow,):
-        program = _PROGRAMS[flow](config, gemm, cut)
+        check_blocks(config, gemm, cut, flow, blocks)
+        program = _program(config, gemm, cut, flow, blocks)
         found[flow] = timing.stce(config, program, feedback=timing.depth(config))
     best = min(found, key=lambda flow: found[flow].total)
     other = [counts.total for flow, counts in found.items() if flow is not best]
     busy = m * n * cut.depth
-    return GemmSchedule(config, gemm, best, cut, found[best], found[best].slots(config, busy), other[0] if other else None)
+    return GemmSchedule(config, gemm, best, cut, found[best], found[best].slots(config, busy), other[0] if other else None, blocks)
 
 
 def reduction(config: AcceleratorConfig, gemm: Gemm) -> Bundles:
     """Cut the reduction of a product as the array holds it: whatever keeps every element runs in full bundles."""
     pattern = Pattern(config.bundle, config.bundle) if gemm.pattern.dense else gemm.pattern
     return bundles(gemm.taps, gemm.channels, pattern, config.bundle)
+
+
+def check_blocks(config: AcceleratorConfig, gemm: Gemm, cut: Bundles, flow: Dataflow, blocks: Blocks) -> None:
+    """Check that blocks obey the rules of :class:`Blocks`.
+
+    Raises
+    ------
+    RangeError
+        If they do not.
+    """
+    for name in ("m", "n", "k"):
+        value = getattr(blocks, name)
+        if type(value) is not int or value < 1:
+            raise RangeError(f"{name} of blocks must be an int of at least 1, not {value!r}")
+    if blocks.outer not in ("m", "n"):
+        raise RangeError(f"outer must be m or n, not {blocks.outer!r}")
+    wide = config.cols * (config.add_stages if flow is Dataflow.OS else 1)
+    if blocks.n < gemm.n and blocks.n % wide:
+        raise RangeError(f"n of {flow.value} blocks must be a multiple of {wide} or all {gemm.n} columns, not {blocks.n}")
+    if blocks.k >= cut.depth:
+        return
+    m, n = min(blocks.m, gemm.m), min(blocks.n, gemm.n)
+    if flow is Dataflow.OS:
+        if m > config.rows or n > wide:
+            raise RangeError(f"blocks with chunks of k must be one os tile, {config.rows} x {wide}, not {m} x {n}")
+        return
+    if m * -(-n // config.cols) > config.acc_rows:
+        raise RangeError(f"ws blocks with chunks of k must fit acc_rows ({config.acc_rows}), not take {m * -(-n // config.cols)}")
+    if blocks.k % config.rows:
+        raise RangeError(f"k of ws blocks must be a multiple of rows ({config.rows}) or all {cut.depth} pairs, not {blocks.k}")
+
+
+def chunks(cut: Bundles, flow: Dataflow, blocks: Blocks) -> NDArray[np.int64]:
+    """Pairs to the end of each chunk of a reduction: every `k`, output stationary up to the end of the bundle that this is in."""
+    ends = np.append(np.arange(blocks.k, cut.depth, blocks.k), cut.depth)
+    if flow is Dataflow.OS and ends.size > 1:
+        whole = cut.pairs.cumsum()
+        ends = np.unique(whole[np.searchsorted(whole, ends)])
+    return ends
+
+
+def fronts(config: AcceleratorConfig, gemm: Gemm, cut: Bundles, flow: Dataflow, blocks: Blocks) -> timing.Fronts:
+    """Count the cycles of each stage, a block or a chunk of one, of the program of a :class:`GemmSchedule`; blocks obey their rules.
+
+    Stages are in the order of the program: blocks as :func:`grid` orders them, the chunks of each one after the other.
+    """
+    rows, columns = grid(gemm, blocks)
+    ends = chunks(cut, flow, blocks)
+    if flow is Dataflow.OS:
+        tile = _os_tile(cut, config.rows)
+        cuts = np.zeros(0, np.int64)
+        if ends.size > 1:
+            spans = np.maximum(config.add_stages * cut.pairs[:-1], -(-cut.size[1:] // config.port)).cumsum()
+            cuts = spans[np.searchsorted(cut.pairs.cumsum(), ends[:-1])]
+        wide = config.cols * config.add_stages
+        return timing.os_fronts(config, Job(tile, feed(config, cut, tile, 0)), rows, -(-columns // wide), cuts)
+    firsts = np.arange(0, cut.depth, config.rows)
+    pairs = np.minimum(config.rows, cut.depth - firsts)
+    whole = cut.pairs.cumsum()
+    beats = -(-cut.size // config.port)
+    first, last = np.searchsorted(whole, firsts, "right"), np.searchsorted(whole, firsts + pairs - 1, "right")
+    most = np.array([beats[a : b + 1].max() for a, b in zip(first, last, strict=True)], np.int64)
+    passes = np.searchsorted(firsts, ends - 1, "right")
+    order = _split_order if ends.size > 1 else _ws_order
+    orders = {
+        shape: order(config, dataclasses.replace(gemm, m=shape[0], n=shape[1]), cut) for shape in set(zip(rows, columns, strict=True))
+    }
+    each = np.array([orders[shape] for shape in zip(rows, columns, strict=True)], np.int64)
+    return timing.ws_fronts(config, rows, -(-columns // config.cols), pairs, most, passes, each)
+
+
+def grid(gemm: Gemm, blocks: Blocks) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows and columns of every block, in order."""
+    rows, columns = (_lengths(total, size) for total, size in ((gemm.m, blocks.m), (gemm.n, blocks.n)))
+    if blocks.outer == "n":
+        return np.tile(rows, columns.size), np.repeat(columns, rows.size)
+    return np.repeat(rows, columns.size), np.tile(columns, rows.size)
+
+
+def _lengths(total: int, size: int) -> NDArray[np.int64]:
+    """Lengths of pieces of `size`, the last one shorter."""
+    starts = np.arange(0, total, min(size, total))
+    return np.minimum(total - starts, size)
+
+
+def _areas(gemm: Gemm, blocks: Blocks) -> Iterator[tuple[int, int, int, int]]:
+    """Yield (first row, first column, rows, columns) of every block, in order."""
+    if blocks.outer == "n":
+        yield from ((m, n, rows, cols) for n, cols in _parts(gemm.n, blocks.n) for m, rows in _parts(gemm.m, blocks.m))
+    else:
+        yield from ((m, n, rows, cols) for m, rows in _parts(gemm.m, blocks.m) for n, cols in _parts(gemm.n, blocks.n))
+
+
+def _program(config: AcceleratorConfig, gemm: Gemm, cut: Bundles, flow: Dataflow, blocks: Blocks) -> list[Job | Loop]:
+    order = _split_order if blocks.k < cut.depth else _ws_order
+
+    def block(rows: int, cols: int) -> list[Job | Loop]:
+        return _PROGRAMS[flow](config, dataclasses.replace(gemm, m=rows, n=cols), cut, order)
+
+    if blocks.outer == "n":
+        return _rolled(gemm.n, blocks.n, lambda cols: _rolled(gemm.m, blocks.m, lambda rows: block(rows, cols)))
+    return _rolled(gemm.m, blocks.m, lambda rows: _rolled(gemm.n, blocks.n, lambda cols: block(rows, cols)))
 
 
 def _parts(total: int, size: int) -> Iterator[tuple[int, int]]:
@@ -188,14 +341,14 @@ def _os_tile(cut: Bundles, rows: int) -> Tile:
     return Tile(dataflow=Dataflow.OS, steps=cut.depth, rows=rows)
 
 
-def _os_program(config: AcceleratorConfig, gemm: Gemm, cut: Bundles) -> list[Job | Loop]:
+def _os_program(config: AcceleratorConfig, gemm: Gemm, cut: Bundles, order: Order) -> list[Job | Loop]:
     """Columns outermost, rows inside: every tile runs the whole reduction."""
     fed = feed(config, cut, _os_tile(cut, config.rows), 0)
     body = _rolled(gemm.m, config.rows, lambda rows: [Job(_os_tile(cut, rows), fed)])
     return [Loop(-(-gemm.n // (config.cols * config.add_stages)), tuple(body))]
 
 
-def _os_placed(config: AcceleratorConfig, gemm: Gemm, cut: Bundles) -> Iterator[Placed]:
+def _os_placed(config: AcceleratorConfig, gemm: Gemm, cut: Bundles, order: Order) -> Iterator[Placed]:
     for n, cols in _parts(gemm.n, config.cols * config.add_stages):
         for m, rows in _parts(gemm.m, config.rows):
             yield Placed(_os_tile(cut, rows), m, n, 0, rows, cols, cut.depth)
@@ -213,14 +366,19 @@ def _ws_order(config: AcceleratorConfig, gemm: Gemm, cut: Bundles) -> tuple[int,
     return rows, max(1, min(-(-timing.depth(config) // rows), config.acc_rows // rows, -(-gemm.n // config.cols)))
 
 
+def _split_order(config: AcceleratorConfig, gemm: Gemm, cut: Bundles) -> tuple[int, int]:
+    """Pick rows of a pass and column tiles of a group for a block whose operands come in chunks: all at once."""
+    return gemm.m, -(-gemm.n // config.cols)
+
+
 def _ws_tile(config: AcceleratorConfig, cut: Bundles, steps: int, pair: int) -> Tile:
     rows = min(config.rows, cut.depth - pair)
     return Tile(dataflow=Dataflow.WS, steps=steps, rows=rows, first=pair == 0, last=pair + rows == cut.depth)
 
 
-def _ws_program(config: AcceleratorConfig, gemm: Gemm, cut: Bundles) -> list[Job | Loop]:
+def _ws_program(config: AcceleratorConfig, gemm: Gemm, cut: Bundles, order: Order) -> list[Job | Loop]:
     """Loop over groups of column tiles outermost, then rows, then pairs, then the column tiles of the group."""
-    size, group = _ws_order(config, gemm, cut)
+    size, group = order(config, gemm, cut)
 
     def passes(steps: int, tiles: int) -> Iterator[Job]:
         for pair in range(0, cut.depth, config.rows):
@@ -231,8 +389,8 @@ def _ws_program(config: AcceleratorConfig, gemm: Gemm, cut: Bundles) -> list[Job
     return _rolled(tiles, group, lambda tiles: _rolled(gemm.m, size, lambda steps: passes(steps, tiles)))
 
 
-def _ws_placed(config: AcceleratorConfig, gemm: Gemm, cut: Bundles) -> Iterator[Placed]:
-    size, group = _ws_order(config, gemm, cut)
+def _ws_placed(config: AcceleratorConfig, gemm: Gemm, cut: Bundles, order: Order) -> Iterator[Placed]:
+    size, group = order(config, gemm, cut)
     for first, width in _parts(gemm.n, group * config.cols):
         for m, rows in _parts(gemm.m, size):
             for pair in range(0, cut.depth, config.rows):

@@ -22,6 +22,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -332,3 +333,187 @@ def _front(rows, stages, capacity, depth, table, ends, heads, tile_valid, west_v
         if tile_valid[t] and out[0, t]:
             waiting, waits, loaded = tiles, True, 0
             tiles += 1
+
+
+class Fronts(NamedTuple):
+    """Where the front stands between the stages of a program whose operands are always there.
+
+    Parameters
+    ----------
+    cycles : int64, shape (stages,)
+        Cycles of the front from the end of the stage before to the end of this one, its last issue; the first one from the start.
+    lag : int64, shape (stages,)
+        Cycles from the stage's last issue to the last result row that the array emits of it, which waits for no later stage.
+    counts : Cycles
+        Of the program.
+    """
+
+    cycles: NDArray[np.int64]
+    lag: NDArray[np.int64]
+    counts: Cycles
+
+
+def os_fronts(config: AcceleratorConfig, tile: Job, rows: NDArray[np.int64], columns: NDArray[np.int64], cuts: NDArray[np.int64]) -> Fronts:
+    """Follow the front through blocks of output-stationary tiles, columns of tiles outermost in each; the same as :func:`stce`.
+
+    Parameters
+    ----------
+    config : AcceleratorConfig
+    tile : Job
+        A tile of as many rows as the array.
+    rows, columns : int64, shape (blocks,)
+        Result rows of each block, and its columns of tiles.
+    cuts : int64, shape (chunks - 1,)
+        Cycles from a tile's first load to the end of each chunk of its reduction but the last; only blocks of one tile have chunks, each
+        of which is a stage.
+    """
+    fed, hop = tile.feed, config.add_stages
+    shape = (tile.tile.steps, fed.beats, fed.span, fed.final)
+    return _fronts(config, _os_fronts(START, config.rows, hop, *shape, rows, columns, cuts))
+
+
+def ws_fronts(
+    config: AcceleratorConfig,
+    rows: NDArray[np.int64],
+    columns: NDArray[np.int64],
+    pairs: NDArray[np.int64],
+    beats: NDArray[np.int64],
+    ends: NDArray[np.int64],
+    orders: NDArray[np.int64],
+) -> Fronts:
+    """Follow the front through blocks of weight-stationary tiles; the same as :func:`stce` with the accumulator's feedback.
+
+    Parameters
+    ----------
+    config : AcceleratorConfig
+    rows, columns : int64, shape (blocks,)
+        Result rows of each block, and its columns of tiles.
+    pairs, beats : int64, shape (passes,)
+        Rows of pairs of each pass, and the beats of its steps.
+    ends : int64, shape (chunks,)
+        Passes to the end of each chunk; with more than one chunk each is a stage, and a block has one run of rows and one group.
+    orders : int64, shape (blocks, 2)
+        Rows of a pass at most, and columns of tiles that take turns, in each block.
+    """
+    most = int(orders[:, 0].max())
+    found = _ws_fronts(START, depth(config), rows, columns, pairs, beats, ends, orders, most, int(orders[:, 1].max()))
+    return _fronts(config, found)
+
+
+def _fronts(config: AcceleratorConfig, found: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]) -> Fronts:
+    done, slots, counts = found
+    cycles = np.diff(done, prepend=-1)  # cycles are counted from 0: the first stage lasts one more than its last issue
+    lag = slots - done + depth(config) - 1
+    total = int(slots[-1]) + depth(config)
+    issued, fill, drain, port = counts.tolist()
+    return Fronts(cycles, lag, Cycles(issued, fill, drain, port, total))
+
+
+@kernel
+def _os_fronts(begin, height, hop, steps, beats, span, final, rows, columns, cuts):
+    """Kernel of `os_fronts`, the recurrence of `_Clock._os`: last issue and last slot of every stage; counts."""
+    chunks = cuts.size + 1
+    ends = np.empty(rows.size * chunks, np.int64)
+    slots = np.empty(rows.size * chunks, np.int64)
+    counts = np.array([0, begin, 0, 0])
+    done, loaded, slot = begin - 1, -1, 0
+    for block in range(rows.size):
+        for _ in range(columns[block]):
+            left = rows[block]
+            while left > 0:
+                tall = min(left, height)
+                left -= tall
+                start = max(done + 1, loaded + beats)
+                last_load = start + span
+                pair = last_load + hop * (final - 1)
+                drained = max(pair, slot - hop + 1)
+                counts[0] += hop * steps
+                counts[3] += pair + hop - 1 - done - hop * steps
+                counts[2] += drained - pair
+                loaded = drained if final == 1 else last_load
+                done = drained + hop - 1
+                for chunk in range(chunks - 1):
+                    ends[block * chunks + chunk] = slots[block * chunks + chunk] = start + cuts[chunk] - 1
+                slot = done + hop * tall
+        ends[block * chunks + chunks - 1] = done
+        slots[block * chunks + chunks - 1] = slot
+    return ends, slots, counts
+
+
+@kernel
+def _ws_fronts(begin, feedback, rows, columns, pairs, beats, ends, orders, most, widest):
+    """Kernel of `ws_fronts`, the recurrence of `_Clock._ws`.
+
+    Issues of a pass are a line, start + beats * i, until partial sums of a pass with more beats are waited for on the way.
+    """
+    chunks, passes = ends.size, pairs.size
+    marks = np.empty(rows.size * chunks, np.int64)
+    counts = np.array([0, begin, 0, 0])
+    lines = np.empty((widest, 2), np.int64)  # start and beats of the pass before, of each column of tiles in turn; beats 0: see `issues`
+    issues = np.empty((widest, most), np.int64)
+    done, loads, loaded = begin - 1, begin - 1, -1
+    slot = 0
+    for block in range(rows.size):
+        size, group = orders[block]
+        column = 0
+        while column < columns[block]:
+            turns = min(group, columns[block] - column)
+            column += turns
+            row = 0
+            while row < rows[block]:
+                steps = min(size, rows[block] - row)
+                row += steps
+                chunk = 0
+                for p in range(passes):
+                    rate = beats[p]
+                    for turn in range(turns):
+                        line = p > 0 and lines[turn, 1] > 0
+                        free = 0
+                        if p > 0:
+                            free = (lines[turn, 0] if line else issues[turn, 0]) + feedback
+                        filled = max(loads + pairs[p], done + 1, free)
+                        drained = max(filled, slot + 1)
+                        start = max(drained, loaded + rate)
+                        counts[0] += steps
+                        counts[1] += filled - (done + 1)
+                        counts[2] += drained - filled
+                        counts[3] += start - drained
+                        final = start + (steps - 1) * rate
+                        ahead = lines[turn, 0] + feedback + (steps - 1) * lines[turn, 1] if line else 0
+                        if p == 0 or (line and ahead <= final and (rate == 1 or _late(lines[turn], feedback, start, rate, steps) <= 0)):
+                            counts[3] += final - start - (steps - 1)
+                            lines[turn, 0] = start
+                            lines[turn, 1] = rate
+                        else:
+                            before = start
+                            waits = 0
+                            straight = True
+                            for i in range(steps):
+                                own = (lines[turn, 0] + i * lines[turn, 1] if line else issues[turn, i]) + feedback
+                                at = start if i == 0 else max(before + rate, own)
+                                if i > 0:
+                                    waits += max(own - before - 1, 0)
+                                    straight = straight and at == before + rate
+                                issues[turn, i] = at
+                                before = at
+                            final = before
+                            counts[1] += waits
+                            counts[3] += final - start - (steps - 1) - waits
+                            lines[turn, 0] = start
+                            lines[turn, 1] = rate if straight else 0
+                        loads = start
+                        done = loaded = slot = final
+                    if chunks > 1 and p + 1 == ends[chunk]:
+                        marks[block * chunks + chunk] = done
+                        chunk += 1
+        marks[block * chunks + chunks - 1] = done
+    return marks, marks.copy(), counts
+
+
+@kernel
+def _late(line, feedback, start, rate, steps):
+    """Most cycles by which a partial sum comes behind the cycle after the issue before; the difference is linear in the step."""
+    if steps < 2:
+        return 0
+    first = line[0] + feedback + line[1] - start - 1
+    return max(first, first + (steps - 2) * (line[1] - rate))
