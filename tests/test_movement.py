@@ -237,22 +237,28 @@ def test_depth_and_space(mode):
 
 
 @pytest.mark.parametrize("nearest", movement.NEAREST)
-@pytest.mark.parametrize("coordinates", movement.COORDINATES)
+@pytest.mark.parametrize("coordinates", movement.COORDINATES[:-1])
 @given(st.lists(st.integers(1, 7), min_size=2, max_size=2), st.lists(st.integers(1, 11), min_size=2, max_size=2), st.booleans())
 def test_resized(coordinates, nearest, shape, wanted, by_scale):
     x = numbers(shape)
     roi = np.array([0.25, -0.125, 0.75, 1.125], np.float32) if coordinates == "tf_crop_and_resize" else None
-    scales = np.array([want / have for want, have in zip(wanted, shape, strict=True)], np.float32) if by_scale else None
+    factors = np.array([want / have for want, have in zip(wanted, shape, strict=True)], np.float32)
+    scales = factors.tolist() if by_scale else None
     sizes = None if by_scale else wanted
     if by_scale:  # float32, as shape inference and onnxruntime multiply, not float64, as the reference does
-        narrow, wide = ([int(np.multiply(s, n, dtype=d)) for s, n in zip(scales, shape, strict=True)] for d in (np.float32, np.float64))
+        narrow, wide = ([int(np.multiply(s, n, dtype=d)) for s, n in zip(factors, shape, strict=True)] for d in (np.float32, np.float64))
         assume(narrow == wide and min(wide) > 0)
     attributes = {"coordinate_transformation_mode": coordinates, "nearest_mode": nearest, "mode": "nearest", "extrapolation_value": OUTSIDE}
-    expected = reference("Resize", x, roi, scales, None if sizes is None else integers(*sizes), **attributes)[0]
+    expected = reference("Resize", x, roi, factors if by_scale else None, None if sizes is None else integers(*sizes), **attributes)[0]
     index = resized(
-        places(shape), *extents(shape, sizes, scales), coordinates, nearest, roi.reshape(2, 2).T.tolist() if roi is not None else None
+        places(shape), *extents(shape, sizes, scales), coordinates, nearest, None if roi is None else [(0.25, 0.75), (-0.125, 1.125)]
     )
     np.testing.assert_array_equal(moved(index, x), expected)
+
+
+def test_the_coordinates_of_opset_11_alone():
+    index = resized(places((5,)), [3], [0.6], "tf_half_pixel_for_nn", "floor")
+    assert index.tolist() == [0, 2, 4]  # 0.5 / 0.6, 1.5 / 0.6 and 2.5 / 0.6
 
 
 @pytest.mark.parametrize("policy", ["stretch", "not_larger", "not_smaller"])

@@ -19,7 +19,15 @@ Index = NDArray[np.signedinteger[Any]]
 
 LIMIT = 1 << 27  # our choice [elements]: of an index, so that no Expand or Tile exhausts the memory
 MODES = ("constant", "reflect", "edge", "wrap")  # of Pad
-COORDINATES = ("half_pixel", "half_pixel_symmetric", "pytorch_half_pixel", "align_corners", "asymmetric", "tf_crop_and_resize")
+COORDINATES = (
+    "half_pixel",
+    "half_pixel_symmetric",
+    "pytorch_half_pixel",
+    "align_corners",
+    "asymmetric",
+    "tf_crop_and_resize",
+    "tf_half_pixel_for_nn",  # of opset 11 alone
+)
 NEAREST = ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")
 
 
@@ -387,6 +395,8 @@ def _coordinates(mode: str, size: int, wanted: int, scale: float, roi: tuple[flo
         case "tf_crop_and_resize":
             span = (roi[1] - roi[0]) * (size - 1)
             return roi[0] * (size - 1) + (at * span / (length - 1) if length != 1 else np.full(wanted, span / 2))
+        case "tf_half_pixel_for_nn":
+            return (at + 0.5) / scale
         case "pytorch_half_pixel":
             return (at + 0.5) / scale - 0.5 if length != 1 else np.full(wanted, -0.5)
         case "half_pixel_symmetric":
