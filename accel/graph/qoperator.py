@@ -596,6 +596,7 @@ def _quantised(editor: Editor, node: Node, held: dict[str, Node]) -> None:
     kind = editor.constants[zero].kind if zero in editor.constants else node.attributes.get("output_dtype", 0) or TensorProto.UINT8
     if array is None or not known or kind not in KINDS or array.kind != TensorProto.FLOAT or node.outputs[0] in editor.graph.outputs:
         editor.keep(node)
+        editor.kinds[node.outputs[0]] = kind
         held.update({node.outputs[0]: node} if known and kind in KINDS else {})
         return
     shape = array.values.shape
@@ -633,6 +634,7 @@ def _clip(editor: Editor, node: Node, held: dict[str, Node]) -> None:
     lo, hi = (min(max(bound, limits.lo if low is None else low), limits.hi if high is None else high) for bound in (lo, hi))
     clipped = replace(source, name=node.name, outputs=node.outputs, attributes={**source.attributes, "lo": lo, "hi": hi})
     editor.nodes.append(clipped)
+    editor.kinds[node.outputs[0]] = editor.kinds[source.outputs[0]]
     held[node.outputs[0]] = clipped
 
 
@@ -676,6 +678,7 @@ def _lift(editor: Editor, node: Node, held: dict[str, Node]) -> None:
 
     inputs = [real(name) if name and (every or at == 0 or (node.kind == "Pad" and at == 2)) else name for at, name in enumerate(names)]
     if node.kind in ("ArgMax", "ArgMin"):
+        editor.kinds[node.outputs[0]] = TensorProto.INT64
         return editor.nodes.append(replace(node, inputs=tuple(inputs)))
     if any(node.outputs[1:]) and node.kind != "Split":
         raise NetworkError(f"{node} must have one output, not {len(node.outputs)}")
@@ -693,7 +696,7 @@ def _lift(editor: Editor, node: Node, held: dict[str, Node]) -> None:
             if output in editor.shapes:
                 editor.shapes[name] = editor.shapes[output]
             attributes = {key: value for key, value in source.attributes.items() if key == "output_dtype"}
-            kind = editor.kinds.get(source.outputs[0], TensorProto.UINT8)
+            kind = editor.kinds[source.outputs[0]]
             editor.emit(
                 "QuantizeLinear", [name, *source.inputs[1:]], output, attributes=attributes, shape=editor.shapes.get(output), element=kind
             )
