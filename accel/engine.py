@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import reprlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import singledispatch
+from math import prod
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,13 +17,33 @@ from accel import presets
 from accel.config import AcceleratorConfig
 from accel.errors import NetworkError, RangeError
 from accel.golden.vector import vector
-from accel.graph.network import Network, View
+from accel.graph.network import (
+    ArgMax,
+    Arithmetic,
+    Divide,
+    DynamicProduct,
+    Host,
+    LayerNorm,
+    Lookup,
+    Move,
+    Multiply,
+    Network,
+    Operator,
+    Softmax,
+    View,
+)
 from accel.isa import ROW_BITS
-from accel.kernels.gemm import Weights, gemm
+from accel.kernels.gemm import Product as Multiplied
+from accel.kernels.gemm import gemm
 from accel.kernels.requantise import Integers, narrowest, requantise
 from accel.result import Result, cost
-from accel.schedule.lower import Layer, Product, Reduction, Requantisation, dense, lower, operands, store
+from accel.schedule.lower import Layer, Product, Reduction, Requantisation, bound, dense, lower, operands, store
 from accel.sparsity import Pattern
+from accel.special.argmax import argmax
+from accel.special.divide import DivideParameters, divide
+from accel.special.layer_norm import LayerNormParameters, layer_norm
+from accel.special.multiply import MULT_BITS, MultiplyParameters, multiply
+from accel.special.softmax import SoftmaxParameters, softmax
 
 CHUNK = 1 << 22  # our choice: elements of the largest operand matrix held at once
 
@@ -79,7 +102,7 @@ def simulate(
     asked = _pattern(pattern, config)
     layers = lower(network, config, batch=batch, pattern=asked, encode=bool(samples))
     tell = progress or (lambda done, total, label: None)
-    values: dict[str, Integers] = {}
+    values: dict[str, NDArray[np.int64]] = {}
     overflowed: dict[str, int] = {}
     if samples:
         kept = set(network.tensors) if keep else {port.tensor for port in network.outputs}
@@ -100,9 +123,9 @@ class Sums(NamedTuple):
 
     Parameters
     ----------
-    acc : signed integers, shape (rows, n)
+    acc : signed integers, shape (rows, channels)
         Sums or maxima [product LSBs].
-    overflow : bool, shape (rows, n)
+    overflow : bool, shape (rows, channels)
         Whether any addition overflowed.
     post : Requantisation
     """
@@ -120,12 +143,12 @@ def compute(config: AcceleratorConfig, layer: Layer, inputs: Sequence[Integers])
     config : AcceleratorConfig
     layer : Layer
         Of :func:`accel.schedule.lower.lower`.
-    inputs : sequence of int64, each of shape (samples, *tensor shape)
+    inputs : sequence of signed integers, each of shape (samples, *tensor shape)
         Integers of the layer's inputs.
 
     Returns
     -------
-    int64, shape (samples, *tensor shape)
+    signed integers, shape (samples, *tensor shape)
         Integers of its output.
     int
         How many of its sums overflowed.
@@ -135,17 +158,17 @@ def compute(config: AcceleratorConfig, layer: Layer, inputs: Sequence[Integers])
     NetworkError
         If the layer's weights are not known.
     """
-    if isinstance(layer.operator, View):
-        return layer.operator.apply(inputs[0]), 0
-    output = np.empty((len(inputs[0]), *layer.output.shape), np.int64)
+    if not layer.jobs:
+        return elsewhere(layer.operator, config, layer, inputs).astype(_type(layer), copy=False), 0
+    output = np.empty((len(inputs[0]), *layer.output.shape), _type(layer))
     overflowed = 0
     for job in layer.jobs:
         if isinstance(job, Product):
-            results, overflow = gemm(config, _operands(config, layer, job, inputs), *_known(layer, job))
+            results, overflow = _product(config, layer, job, inputs, True)
         else:
             acc, overflow, post = sums(config, layer, job, inputs)
             results = requantise(config, acc, post)
-        store(job, results, output)
+        store(layer, job, results, output)
         overflowed += int(np.count_nonzero(overflow))
     return output, overflowed
 
@@ -160,29 +183,142 @@ def sums(config: AcceleratorConfig, layer: Layer, job: Product | Reduction, inpu
         Of :func:`accel.schedule.lower.lower`.
     job : Product or Reduction
         One of ``layer.jobs``.
-    inputs : sequence of int64, each of shape (samples, *tensor shape)
+    inputs : sequence of signed integers, each of shape (samples, *tensor shape)
         Integers of the layer's inputs.
 
     Returns
     -------
     Sums
+        Those of a product of activations have its bias in them, as each of its groups has another.
 
     Raises
     ------
     NetworkError
         If the layer's weights are not known.
     """
-    x = _operands(config, layer, job, inputs)
     if isinstance(job, Product):
-        weights, post = _known(layer, job)
-        return Sums(*gemm(config, x, weights), post)
+        acc, overflow = _product(config, layer, job, inputs, False)
+        return Sums(acc, overflow, _known(layer, job))
+    x = operands(layer, job, inputs)
     return Sums(*vector(config, job.instruction(len(x)), x.reshape(-1, job.n).astype(np.int64)), job.post)
+
+
+def _product(config: AcceleratorConfig, layer: Layer, job: Product, inputs: Sequence[Integers], finish: bool) -> Multiplied:
+    """Multiply all groups of a job: requantised, or the sums."""
+    _known(layer, job)
+    if isinstance(layer.operator, DynamicProduct):
+        count = prod(inputs[0].shape[:-2])
+        singles: Iterable[Product] = (bound(layer, dataclasses.replace(job, group=group, groups=1), inputs) for group in range(count))
+        axis = 0
+    else:
+        singles, axis = map(job.single, range(job.groups)), 1
+    parts = []
+    for single in singles:
+        assert single.weights is not None
+        value, overflow = gemm(config, operands(layer, single, inputs), single.weights, single.post if finish else None)
+        if not finish and axis == 0:
+            assert single.post is not None
+            value = value + single.post.bias
+        parts.append((value, overflow))
+    if len(parts) == 1:
+        return Multiplied(*parts[0])
+    return Multiplied(*(np.concatenate(arrays, axis=axis) for arrays in zip(*parts, strict=True)))
+
+
+@singledispatch
+def elsewhere(operator: Operator, config: AcceleratorConfig, layer: Layer, inputs: Sequence[Integers]) -> Integers:
+    """Compute an operator that runs on neither array nor vector unit: one function per type, registered below.
+
+    Parameters
+    ----------
+    operator : Operator
+    config : AcceleratorConfig
+    layer : Layer
+    inputs : sequence of signed integers, each of shape (samples, *tensor shape)
+
+    Returns
+    -------
+    signed integers, shape (samples, *tensor shape)
+    """
+    raise NetworkError(f"operator {operator.name} must be of a type that is computed, not {type(operator).__name__}")
+
+
+@elsewhere.register
+def _(operator: View, config: AcceleratorConfig, layer: Layer, inputs: Sequence[Integers]) -> Integers:
+    return operator.apply(inputs[0])
+
+
+@elsewhere.register
+def _(operator: Move, config: AcceleratorConfig, layer: Layer, inputs: Sequence[Integers]) -> Integers:
+    kind = np.result_type(*inputs, _type(layer))  # one in which the padding fits
+    return operator.apply([values.astype(kind, copy=False) for values in inputs])
+
+
+@elsewhere.register
+def _(operator: Lookup, config: AcceleratorConfig, layer: Layer, inputs: Sequence[Integers]) -> Integers:
+    table = operator.table.astype(_type(layer))
+    return np.take(table, inputs[0] + np.int64(1 << (layer.inputs[0].bits - 1)))
+
+
+@elsewhere.register
+def _(operator: Multiply, config: AcceleratorConfig, layer: Layer, inputs: Sequence[Integers]) -> Integers:
+    fields = _ends(operator) | {"zero_points": operator.zero_points, "multiplier": operator.multiplier}
+    return multiply(MultiplyParameters.of(**fields, mult_bits=min(config.mult_bits, MULT_BITS)), *inputs)
+
+
+@elsewhere.register
+def _(operator: Divide, config: AcceleratorConfig, layer: Layer, inputs: Sequence[Integers]) -> Integers:
+    fields = _ends(operator) | {"zero_points": operator.zero_points, "multiplier": operator.multiplier}
+    return divide(DivideParameters.of(**fields), *inputs)
+
+
+@elsewhere.register
+def _(operator: Softmax, config: AcceleratorConfig, layer: Layer, inputs: Sequence[Integers]) -> Integers:
+    fields = _ends(operator) | {"step": operator.step, "scale": operator.scale, "logarithm": operator.logarithm}
+    return softmax(SoftmaxParameters.of(length=layer.inputs[0].shape[-1], **fields), inputs[0])
+
+
+@elsewhere.register
+def _(operator: LayerNorm, config: AcceleratorConfig, layer: Layer, inputs: Sequence[Integers]) -> Integers:
+    fields = _ends(operator) | {"epsilon": operator.epsilon, "gamma": operator.gamma, "beta": operator.beta}
+    return layer_norm(LayerNormParameters.of(**fields), inputs[0])
+
+
+@elsewhere.register
+def _(operator: ArgMax, config: AcceleratorConfig, layer: Layer, inputs: Sequence[Integers]) -> Integers:
+    return argmax(inputs[0], operator.last).reshape(len(inputs[0]), *layer.output.shape)
+
+
+@elsewhere.register
+def _(operator: Host, config: AcceleratorConfig, layer: Layer, inputs: Sequence[Integers]) -> Integers:
+    from accel.graph.evaluate import run  # the runtime behind it is loaded where a network needs it
+
+    reals = {
+        name: tensor.dequantise(values.astype(np.int64)).astype(np.float32)
+        for name, tensor, values in zip(operator.graph.inputs, layer.inputs, inputs, strict=True)
+    }
+    found = run(operator.graph, reals)[operator.graph.outputs[0]].reshape(len(inputs[0]), *layer.output.onnx_shape)
+    if np.isnan(found).any():
+        raise NetworkError(f"results of {operator.name} on the host must be numbers, not nan")
+    return layer.output.quantise(found)
+
+
+def _ends(operator: Arithmetic) -> dict[str, Any]:
+    return {name: getattr(operator, name) for name in ("zero_point", "lo", "hi", "rounding")}
+
+
+def _type(layer: Layer) -> np.dtype[np.signedinteger[Any]]:
+    """Return the narrowest type of a layer's output integers."""
+    held, operator = layer.output.format, layer.operator
+    if isinstance(operator, Arithmetic):
+        return narrowest(min(held.lo, operator.lo), max(held.hi, operator.hi))
+    return narrowest(held.lo, held.hi)
 
 
 class _Values(NamedTuple):
     """What a run over all samples leaves."""
 
-    tensors: dict[str, Integers]
+    tensors: dict[str, NDArray[np.int64]]
     overflowed: dict[str, int]
 
 
@@ -213,7 +349,8 @@ def _samples(network: Network, inputs: Mapping[str, ArrayLike] | ArrayLike, batc
             raise RangeError(f"{port.name} must be of shape (samples, {', '.join(map(str, tensor.onnx_shape))}), not {array.shape}")
         if np.isnan(array).any():
             raise RangeError(f"{port.name} must be numbers, not nan")
-        samples[port.tensor] = tensor.quantise(array) if port.real else tensor.from_onnx(array)
+        values = tensor.quantise(array) if port.real else tensor.from_onnx(array)
+        samples[port.tensor] = values.astype(narrowest(tensor.format.lo, tensor.format.hi))
     counts = sorted({len(array) for array in samples.values()})
     if len(counts) > 1 or not counts[0] or counts[0] % batch:
         raise RangeError(f"inputs must all hold the same multiple of batch ({batch}) samples, not {' and '.join(map(str, counts))}")
@@ -247,17 +384,11 @@ def _run(
         for name in kept:
             parts[name].append(values[name])
     tell(len(starts) * len(layers), len(starts) * len(layers), "done")
-    return _Values({name: np.concatenate(arrays) for name, arrays in parts.items()}, overflowed)
+    return _Values({name: np.concatenate(arrays, dtype=np.int64) for name, arrays in parts.items()}, overflowed)
 
 
-def _operands(config: AcceleratorConfig, layer: Layer, job: Product | Reduction, inputs: Sequence[Integers]) -> Integers:
-    """Arrange a job's operands in the narrowest type: copies of overlapping windows are the largest arrays here."""
-    narrow = narrowest(config.act.lo, config.act.hi)
-    return operands(layer, job, [values.astype(narrow) for values in inputs])
-
-
-def _known(layer: Layer, job: Product) -> tuple[Weights, Requantisation]:
-    """Return what values need and shapes do not."""
-    if job.weights is None or job.post is None:
+def _known(layer: Layer, job: Product) -> Requantisation:
+    """Return how sums become outputs, where everything is known that values need."""
+    if job.post is None or (job.weights is None and not isinstance(layer.operator, DynamicProduct)):
         raise NetworkError(f"weights of {layer.operator.name} must be known where inputs are given, not shapes only")
-    return job.weights, job.post
+    return job.post

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from accel import sparsity
 from accel.config import AcceleratorConfig
-from accel.graph.network import MatrixProduct, Tensor
+from accel.graph.network import DynamicProduct, Tensor
 from accel.schedule.gemm import schedule
 from accel.schedule.lower import Layer, Product, Reduction, passes
 from accel.sparsity import Pattern
@@ -212,28 +212,35 @@ def cost(config: AcceleratorConfig, layer: Layer, asked: Pattern | None, overflo
     told = LayerResult(name=operator.name, operator=operator.kind, stage="FF", m=0, k=0, n=0, overflowed=overflowed)
     elements = config.rows * config.cols
     products = [job for job in layer.jobs if isinstance(job, Product)]
-    if products and isinstance(operator, MatrixProduct):
+    if products:
         first = products[0]
-        plans = [_plan(config, job.m, job.n, job.taps, job.channels, job.pattern) for job in products]
-        causes = sum((Counter(plan.causes) for plan in plans), Counter(drain=len(plans) * elements * STAGES))
-        other = [plan.runner_up for plan in plans if plan.runner_up is not None]
-        storage = sparsity.storage_bits(operator.filters, first.taps, first.channels, first.pattern, config.weight_bits)
-        weights = operator.weights
+        plans = [(_plan(config, job.m, job.n, job.taps, job.channels, job.pattern), job) for job in products]
+        causes = Counter(drain=sum(job.groups for job in products) * elements * STAGES)
+        for plan, job in plans:
+            causes.update({cause: slots * job.groups for cause, slots in plan.causes.items()})
+        other = [(plan.runner_up + STAGES) * job.groups for plan, job in plans if plan.runner_up is not None]
+        weights = getattr(operator, "weights", None)
+        phase = [job for job in products if job.start == 0]  # one for each set of output positions
+        stored = [
+            sparsity.storage_bits(job.n * job.groups, job.taps, job.channels, job.pattern, config.weight_bits)
+            for job in products
+            if not isinstance(operator, DynamicProduct)
+        ]
         return dataclasses.replace(
             told,
-            m=first.m,
-            k=first.k,
-            n=operator.filters // operator.groups,
-            groups=operator.groups,
-            dataflow=plans[0].dataflow.value,
+            m=sum(job.m for job in phase),
+            k=max(job.k // job.presented for job in phase),
+            n=sum(job.n for job in products) // len(phase),
+            groups=first.groups,
+            dataflow=plans[0][0].dataflow.value,
             pattern=str(first.pattern),
-            macs_dense=first.m * first.k * operator.filters,
-            macs_executed=sum(plan.macs for plan in plans),
-            cycles=sum(plan.cycles + STAGES for plan in plans),
+            macs_dense=sum(job.m * job.k // job.presented * job.n * job.groups for job in products),
+            macs_executed=sum(plan.macs * job.groups for plan, job in plans),
+            cycles=sum((plan.cycles + STAGES) * job.groups for plan, job in plans),
             causes={cause: causes[cause] for cause in CAUSES},
-            runner_up=sum(other) + len(other) * STAGES,
-            weight_bits=storage.values,
-            index_bits=storage.indices,
+            runner_up=sum(other),
+            weight_bits=sum(each.values for each in stored),
+            index_bits=sum(each.indices for each in stored),
             energy_removed=None
             if asked is None or weights is None
             else sparsity.energy_removed(weights, sparsity.prune(weights, first.pattern)),

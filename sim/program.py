@@ -16,11 +16,13 @@ from numpy.typing import ArrayLike, NDArray
 from accel.config import AcceleratorConfig
 from accel.engine import simulate
 from accel.errors import MismatchError, RangeError
-from accel.graph.network import Network, Window
+from accel.formats import Rounding
+from accel.graph.network import Network
 from accel.isa import Dataflow, Reduce
-from accel.schedule.lower import Layer, Product, Reduction, Requantisation, lower, operands, passes
+from accel.kernels.gemm import Weights
+from accel.schedule.lower import Layer, Product, Reduction, Requantisation, bound, lower, operands, passes
 from accel.sim.harness import CosimResult, check_tools, cosim
-from accel.sparsity import Codes, Pattern
+from accel.sparsity import Pattern
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +103,8 @@ def _steps(config: AcceleratorConfig, layers: list[Layer], tensors: Mapping[str,
     for layer in layers:
         values = [tensors[name] for name in layer.operator.inputs]
         for jobs in passes(config, layer):
-            yield Step.of(layer.operator.name, jobs, [operands(layer, job, values) for job in jobs])
+            known = [bound(layer, job, values) if isinstance(job, Product) else job for job in jobs]
+            yield Step.of(layer.operator.name, known, [operands(layer, job, values) for job in jobs])
 
 
 class Step(NamedTuple):
@@ -142,7 +145,8 @@ def write_steps(file: Path, steps: Iterable[Step]) -> list[str]:
         assert post is not None
         for name in ("bias", "mult", "shift"):
             arrays[f"{key}.{name}"] = getattr(post, name)
-        facts = {"key": key, "m": job.m, "n": job.n, "zero_point": post.zero_point, "lo": post.lo, "hi": post.hi}
+        facts = {"key": key, "m": job.m, "n": job.n, "rounding": post.rounding.value}
+        facts |= {name: getattr(post, name) for name in ("zero_point", "lo", "hi")}
         if isinstance(job, Reduction):
             return facts | {"reduce": job.reduce.value, "beats": job.beats, "head": job.head, "tail": job.tail}
         assert job.codes is not None
@@ -178,10 +182,10 @@ def _read(arrays: Any, part: dict[str, Any]) -> Product | Reduction:
     post = Requantisation(
         **{name: arrays[f"{key}.{name}"] for name in ("bias", "mult", "shift")},
         **{name: part[name] for name in ("zero_point", "lo", "hi")},
+        rounding=Rounding(part["rounding"]),
     )
     shape = {"m": part["m"], "n": part["n"], "post": post}
     if "reduce" in part:
         return Reduction(**shape, reduce=Reduce(part["reduce"]), **{name: part[name] for name in ("beats", "head", "tail")})
-    codes = Codes(arrays[f"{key}.values"], arrays[f"{key}.positions"])
-    size = {name: part[name] for name in ("taps", "channels")}
-    return Product(**shape, **size, pattern=Pattern.parse(part["pattern"]), window=Window(), padding=0, group=0, codes=codes)
+    weights = Weights(arrays[f"{key}.values"], arrays[f"{key}.positions"], part["taps"] * part["channels"])
+    return Product(**shape, taps=part["taps"], channels=part["channels"], pattern=Pattern.parse(part["pattern"]), weights=weights)

@@ -12,8 +12,8 @@ from accel import isa
 from accel.config import AcceleratorConfig
 from accel.golden import core as golden
 from accel.golden.postprocess import Params
-from accel.graph.network import Window
 from accel.isa import Dataflow, Reduce, Source
+from accel.kernels.gemm import Weights
 from accel.rtl import shapes
 from accel.schedule.gemm import GemmSchedule, schedule
 from accel.schedule.lower import Product, Reduction, Requantisation
@@ -58,7 +58,7 @@ def random_case(config: AcceleratorConfig, rng: np.random.Generator) -> Case:
         return reduction_case(config, [reduction] * jobs, [x] * jobs)
     taps, channels, pattern, x, codes = random_operands(config, rng, m, n)
     job = Product(
-        m=m, n=n, taps=taps, channels=channels, pattern=pattern, window=Window(), padding=0, group=0, codes=codes, post=post
+        m=m, n=n, taps=taps, channels=channels, pattern=pattern, weights=Weights(*codes, taps * channels), post=post
     )  # fmt: skip
     return product_case(config, job, x, schedule(config, m, n, taps, channels, pattern, flow))
 

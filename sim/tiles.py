@@ -17,10 +17,10 @@ from accel.engine import simulate
 from accel.graph.network import Network
 from accel.isa import Dataflow
 from accel.schedule.gemm import schedule
-from accel.schedule.lower import Layer, Product, Reduction, lower, operands
+from accel.schedule.lower import Layer, Product, Reduction, bound, lower, operands
 from accel.sim.harness import CosimResult, check_tools, cosim
 from accel.sim.program import Step, write_steps
-from accel.sparsity import Codes, Pattern
+from accel.sparsity import Pattern
 
 _Job = TypeVar("_Job", Product, Reduction)
 ROWS = 256  # our choice: rows of a weight-stationary tile, and of a vector job, that are replayed at most
@@ -127,6 +127,8 @@ def tile(config: AcceleratorConfig, layer: Layer, values: list[NDArray[np.int64]
         What it is, for a report.
     """
     job = layer.jobs[rng.integers(len(layer.jobs))]
+    if isinstance(job, Product):
+        job = bound(layer, job.single(int(rng.integers(job.groups))), values)
     x = operands(layer, job, values)
     if isinstance(job, Product):
         plan = schedule(config, job.m, job.n, job.taps, job.channels, job.pattern)
@@ -147,8 +149,8 @@ def tile(config: AcceleratorConfig, layer: Layer, values: list[NDArray[np.int64]
 def _columns(job: _Job, first: int, count: int) -> _Job:
     """Cut some output channels out of a job."""
     assert job.post is not None
-    tables = {name: getattr(job.post, name)[first : first + count] for name in ("bias", "mult", "shift")}
-    changes: dict[str, Any] = {"n": count, "start": job.start + first, "post": dataclasses.replace(job.post, **tables)}
-    if isinstance(job, Product) and job.codes is not None:
-        changes["codes"] = Codes(*(table[first : first + count] for table in job.codes))
+    which = slice(first, first + count)
+    changes: dict[str, Any] = {"n": count, "start": job.start + first, "post": job.post.channels(which)}
+    if isinstance(job, Product) and job.weights is not None:
+        changes["weights"] = job.weights.rows(which)
     return dataclasses.replace(job, **changes)

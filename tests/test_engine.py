@@ -13,13 +13,13 @@ from accel.errors import ConfigError, NetworkError, RangeError
 from accel.golden.core import Product as GoldenProduct
 from accel.golden.core import core
 from accel.golden.postprocess import Params
-from accel.graph.network import AveragePool, MatrixProduct, Network, Port, Tensor, Window
+from accel.graph.network import AveragePool, MatrixProduct, Network, Port, Tensor, TransposedConvolution, Window
 from accel.isa import Source
 from accel.result import CAUSES
 from accel.schedule import lower
 from accel.sparsity import Pattern
 from tests import naive_engine
-from tests.random_network import random_network
+from tests.random_network import ARRAY, SPECIAL, random_network
 
 TINY = presets.load("tiny")
 EDGE = presets.load("edge-int8")
@@ -32,7 +32,9 @@ def samples(network: Network, rng: np.random.Generator, count: int) -> np.ndarra
 
 def changed(network: Network, **fields) -> Network:
     """Change fields of the products of a network."""
-    operators = tuple(dataclasses.replace(o, **fields) if isinstance(o, MatrixProduct) else o for o in network.operators)
+    operators = tuple(
+        dataclasses.replace(o, **fields) if isinstance(o, (MatrixProduct, TransposedConvolution)) else o for o in network.operators
+    )
     return dataclasses.replace(network, operators=operators)
 
 
@@ -66,7 +68,9 @@ def test_equals_the_plain_twin_in_every_tensor(seed):
         TINY, act_bits=act_bits, weight_bits=int(rng.integers(4, 9)), acc_bits=acc_bits, overflow=str(rng.choice(["saturate", "wrap"])),
         mult_bits=int(rng.choice([8, 23])), param_rows=int(rng.choice([1, 2, 64])),
     )  # fmt: skip
-    network = random_network(rng, bits=config.act_bits, weight_bits=config.weight_bits)
+    network = random_network(
+        rng, bits=config.act_bits, weight_bits=config.weight_bits, acc_bits=config.acc_bits, kinds=ARRAY + SPECIAL, operators=6
+    )
     x = samples(network, rng, 2)
     source = network.tensors[network.inputs[0].tensor]
     result = simulate(network, config, source.to_onnx(x), pattern=pattern, keep=True)
@@ -117,7 +121,7 @@ def test_fast_routes_equal_the_golden_path(acc_bits, pattern):
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("config", [TINY, EDGE, dataclasses.replace(TINY, add_stages=3, mult_stages=2)], ids=["tiny", "edge", "deep"])
 def test_every_slot_has_one_cause(seed, config):
-    network = random_network(np.random.default_rng(seed), operators=8)
+    network = random_network(np.random.default_rng(seed), operators=8, wide=False)
     result = simulate(network, config, batch=3)
     for x in result.layers:
         assert set(x.causes) == set(CAUSES)
@@ -133,7 +137,7 @@ def test_every_slot_has_one_cause(seed, config):
 @pytest.mark.parametrize("seed", range(8))
 def test_cycles_need_no_values(seed):
     """Shapes and pattern alone decide the cycles; a dense run is the same without weights."""
-    network = random_network(np.random.default_rng(seed))
+    network = random_network(np.random.default_rng(seed), wide=False)
     with_values = simulate(
         network, TINY, network.tensors["t0"].to_onnx(samples(network, np.random.default_rng(0), 2)), batch=2, pattern="dense"
     )
@@ -339,7 +343,10 @@ def test_rejects_pattern_wider_than_the_bundle():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"weights": np.full((2, 1, 1, 2), -129, np.int16)}, r"weights of fc must fit weight_bits \(8\) once .*, not be -129..-129"),
+        (
+            {"weights": np.full((2, 1, 1, 2), -257, np.int16)},
+            r"weights of fc must fit weight_bits \(8\) and one bit more once .*, not be -257..-257",
+        ),
         ({"bias": np.array([0, 1 << 31])}, r"bias of fc must fit acc_bits \(32\), not be 0..2147483648"),
         ({"multiplier": np.array([1.0, 2.0**24])}, r"fc: scale must be below 2\*\*24 - 1/2, not 16777216.0"),
     ],

@@ -15,8 +15,9 @@ import pytest
 import accel
 from accel import networks, presets
 from accel.errors import MismatchError, RangeError
-from accel.graph.network import Network, Window
+from accel.graph.network import Network
 from accel.isa import Dataflow
+from accel.kernels.gemm import Weights
 from accel.schedule.gemm import schedule
 from accel.schedule.lower import Product, Reduction, Requantisation, lower, operands, passes
 from accel.sim import program, tb_core
@@ -132,7 +133,7 @@ def test_every_payload_has_its_tile(flow):
     config = replace(TINY, rows=3, cols=2, bundle=4, port=2)
     codes, ones = encode(np.ones((3, 6), np.int64), 2, 3, Pattern(2, 4)), np.ones(3, np.int64)
     post = Requantisation(bias=ones, mult=ones, shift=ones, zero_point=0, lo=0, hi=1)
-    job = Product(m=2, n=3, taps=2, channels=3, pattern=Pattern(2, 4), window=Window(), padding=0, group=0, codes=codes, post=post)
+    job = Product(m=2, n=3, taps=2, channels=3, pattern=Pattern(2, 4), weights=Weights(*codes, 6), post=post)
     plan = schedule(config, 2, 3, 2, 3, Pattern(2, 4), flow)
     case = tb_core.product_case(config, job, np.ones((2, 6), np.int64), plan, "layer a, ")
     assert case.place is not None

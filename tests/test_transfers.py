@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from accel.config import AcceleratorConfig
 from accel.errors import RangeError
 from accel.golden.stce import stce
-from accel.graph.network import Window
 from accel.isa import Dataflow, Reduce, Source, Tile, Vector
+from accel.kernels.gemm import Weights
 from accel.schedule.gemm import GemmSchedule, Placed, schedule
 from accel.schedule.lower import Product, Reduction, Requantisation
 from accel.schedule.transfers import CoreTransfers, array_transfers, product_transfers, reduction_transfers
@@ -33,8 +33,8 @@ def requantisation(first: int, n: int) -> Requantisation:
 def product(plan: GemmSchedule, codes: Codes, post: Requantisation | None = None) -> Product:
     gemm = plan.gemm
     return Product(
-        m=gemm.m, n=gemm.n, taps=gemm.taps, channels=gemm.channels, pattern=gemm.pattern, window=Window(), padding=0, group=0,
-        codes=codes, post=post or requantisation(1, gemm.n),
+        m=gemm.m, n=gemm.n, taps=gemm.taps, channels=gemm.channels, pattern=gemm.pattern,
+        weights=Weights(*codes, gemm.k), post=post or requantisation(1, gemm.n),
     )  # fmt: skip
 
 

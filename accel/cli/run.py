@@ -129,7 +129,7 @@ def _differences(path: Path, images: NDArray[np.float32], network: Network, resu
         tie = np.zeros(alone.shape)
         for job in layer.jobs:
             acc, _, post = sums(config, layer, job, inputs)
-            store(job, np.abs(np.mod((acc + post.bias) * post.mult / 2.0**post.shift, 1) - 0.5), tie)
+            store(layer, job, np.abs(np.mod((acc + post.bias) * post.mult / 2.0**post.shift, 1) - 0.5), tie)
         found = drift[operator.name]
         rows.append(
             {

@@ -69,12 +69,29 @@ class Weights:
         np.put_along_axis(w, self._positions, self._values, axis=1)
         return w
 
+    @property
+    def coded(self) -> bool:
+        """Whether they were given as codes."""
+        return self._positions is not None
+
+    def rows(self, which: slice) -> Weights:
+        """Weights of some output channels."""
+        return Weights(self._values[which]) if self._positions is None else Weights(self._values[which], self._positions[which], self.k)
+
+    @cached_property
+    def pairs(self) -> int:
+        """Values of each output channel that are multiplied: all that are not 0, in the channel that has most of them."""
+        return int(_fullest(self._values)) if self._positions is None else self._values.shape[1]
+
     @cached_property
     def codes(self) -> tuple[Integers, NDArray[np.int64]]:
-        """Values and positions, shape (n, pairs)."""
-        if self._positions is None:
+        """Values and positions, shape (n, pairs); 0 where a channel has fewer."""
+        if self._positions is not None:
+            return self._values, self._positions
+        if self.pairs == self.k:
             return self._values, np.broadcast_to(np.arange(self.k), self._values.shape)
-        return self._values, self._positions
+        positions = np.sort(np.argsort(self._values == 0, axis=1, kind="stable")[:, : self.pairs], axis=1)
+        return np.take_along_axis(self._values, positions, axis=1), positions
 
     @cached_property
     def sums(self) -> NDArray[np.int64]:
@@ -168,8 +185,8 @@ ROUTES = {
     "sparse octets": _Route(_octets_fit, lambda case: case.kind.itemsize**2 * case.weights.steps * 1.9, _tiled(tiles.sparse_octets)),
     "dense halves": _Route(lambda case: simd.JIT and _int32_fits(case), lambda case: case.weights.k / 2, _tiled(tiles.dense_halves, "i2")),
     "float64": _Route(lambda case: case.reach < _FLOAT64, lambda case: case.weights.k * 2.9, _float64),
-    "lanes of 32 bits": _Route(_int32_fits, lambda case: case.weights.codes[0].shape[1] * 2.3, _lanes(np.int32)),
-    "lanes of 64 bits": _Route(lambda case: case.reach < _INT64, lambda case: case.weights.codes[0].shape[1] * 4.3, _lanes(np.int64)),
+    "lanes of 32 bits": _Route(_int32_fits, lambda case: case.weights.pairs * 2.3, _lanes(np.int32)),
+    "lanes of 64 bits": _Route(lambda case: case.reach < _INT64, lambda case: case.weights.pairs * 4.3, _lanes(np.int64)),
 }
 """Exact routes by name."""
 SEQUENTIAL = "sequential"
@@ -305,6 +322,17 @@ def _sums(values, plus, minus):
             up += max(line[s], 0)
             down += min(line[s], 0)
         plus[j], minus[j] = up, down
+
+
+@kernel
+def _fullest(values):
+    most = 0
+    for j in range(len(values)):
+        count = 0
+        for s in range(values.shape[1]):
+            count += values[j, s] != 0
+        most = max(most, count)
+    return most
 
 
 def _check(

@@ -1,16 +1,21 @@
 """From operators to jobs of the array and the vector unit: shapes, codes and requantisation, as data that model and RTL both replay.
 
-Every operator becomes a :class:`Layer` of jobs. A :class:`Product` is a matrix product on the array, a :class:`Reduction` one job of the
-vector unit; the results of both pass the post-processor with the job's :class:`Requantisation`. Lowering looks at weights, never at
-activations; :func:`operands` turns activations into what a job consumes, row by row.
+Every operator becomes a :class:`Layer` of jobs. A :class:`Product` is a matrix product on the array, or as many equal ones as there are
+channel groups; a :class:`Reduction` is one job of the vector unit. The results of both pass the post-processor with the job's
+:class:`Requantisation`. What only moves data, and what array and vector unit have no job for, is a layer without jobs. Lowering looks at
+weights, never at activations; :func:`operands` turns activations into what a job consumes, row by row, and :func:`bound` gives a product
+of two activations its weights.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, singledispatch
+from itertools import product
+from math import prod
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,7 +23,28 @@ from numpy.typing import ArrayLike, NDArray
 from accel import quant, sparsity
 from accel.config import AcceleratorConfig
 from accel.errors import NetworkError, RangeError
-from accel.graph.network import Arithmetic, AveragePool, MatrixProduct, MaxPool, Network, Operator, Sum, Tensor, View, Window
+from accel.graph.network import (
+    ArgMax,
+    Arithmetic,
+    AveragePool,
+    Divide,
+    DynamicProduct,
+    Host,
+    LayerNorm,
+    Lookup,
+    MatrixProduct,
+    MaxPool,
+    Move,
+    Multiply,
+    Network,
+    Operator,
+    Softmax,
+    Sum,
+    Tensor,
+    TransposedConvolution,
+    View,
+    Window,
+)
 from accel.isa import COEFFICIENT_BITS, Post, Reduce, Source, Vector
 from accel.kernels import requantise
 from accel.kernels.gemm import Weights
@@ -43,6 +69,10 @@ class Requantisation(requantise.Requantisation):
     mult: NDArray[np.int64]
     shift: NDArray[np.int64]
 
+    def channels(self, which: slice) -> Requantisation:
+        """Take some of the channels."""
+        return dataclasses.replace(self, bias=self.bias[which], mult=self.mult[which], shift=self.shift[which])
+
     def instruction(self, source: Source, rows: int, base: int = 0, vectors: int = 1) -> Post:
         """Make the job of the post-processor for `rows` rows."""
         return Post(
@@ -57,44 +87,75 @@ class Requantisation(requantise.Requantisation):
         )
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)  # no slots: weights are made once
+@dataclass(frozen=True, kw_only=True, eq=False)  # no slots: codes are made once
 class Product(Gemm):
-    """One matrix product on the array: ``acc[i, j] = sum_s x[i, positions[j, s]] * values[j, s]``.
+    """Equal matrix products on the array, one for each group: ``acc[i, j] = sum_k x[i, k] * weights[j, k]``.
 
     Parameters
     ----------
     m, n, taps, channels : int
-        See :class:`Gemm`; output channels, and the input channels of one channel group.
+        Of each; see :class:`Gemm`. `taps` are those of the window, as often as they are presented.
     pattern : Pattern
     window : Window
-        Whose positions make the rows.
+        Whose positions make the rows; its pads may be negative, which crops.
     padding : int
         The integer that padding inserts.
     group : int
-        Which channel group of the operator this is.
-    codes : Codes or None
-        Paired weights, shape (n, pairs). None: only shapes are known.
+        The first group: of channels, or where both operands are activations, of a batch's products.
+    weights : Weights or None
+        Shape (groups * n, k), group by group. None: only shapes are known, or they are activations.
     post : Requantisation or None
+        Of groups * n channels, or of n where the weights are activations.
     start : int
-        The first output channel.
+        The first output channel of the first group.
+    groups : int
+        How many groups.
+    step : int
+        Output channels from one group to the next.
+    presented : int
+        How often the activations are presented: weights too wide by a bit are the sum of so many parts.
+    positions : int64, shape (positions,), or None
+        Output positions of one sample that the rows are; None is all.
     """
 
-    window: Window
-    padding: int
-    group: int
-    codes: Codes | None
-    post: Requantisation | None
+    window: Window = field(default_factory=Window)
+    padding: int = 0
+    group: int = 0
+    weights: Weights | None = None
+    post: Requantisation | None = None
     start: int = 0
+    groups: int = 1
+    step: int = 0
+    presented: int = 1
+    positions: NDArray[np.int64] | None = None
 
     @cached_property
-    def weights(self) -> Weights | None:
-        """The codes in the forms that the fast kernels take; None where only shapes are known."""
-        return None if self.codes is None else Weights(*self.codes, self.k)
+    def codes(self) -> Codes | None:
+        """The weights as the array takes them; None where only shapes are known."""
+        if self.weights is None:
+            return None
+        if self.weights.coded:
+            return Codes(*self.weights.codes)
+        return sparsity.encode(self.weights.dense, self.taps, self.channels, self.pattern)
 
     @property
     def elements(self) -> int:
-        """Elements of the activations' matrix."""
-        return self.m * self.k
+        """Elements of the activations' matrices."""
+        return self.m * self.k * self.groups
+
+    def single(self, index: int) -> Product:
+        """Take one of the groups."""
+        if self.groups == 1:
+            return self
+        rows = slice(index * self.n, (index + 1) * self.n)
+        return dataclasses.replace(
+            self,
+            group=self.group + index,
+            groups=1,
+            start=self.start + index * self.step,
+            weights=None if self.weights is None else self.weights.rows(rows),
+            post=self.post if self.post is None or self.post.bias.size == self.n else self.post.channels(rows),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -145,7 +206,7 @@ class Reduction:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Layer:
-    """An operator and its jobs, which run one after the other; a view has none.
+    """An operator and its jobs, which run one after the other; what runs on neither array nor vector unit has none.
 
     Parameters
     ----------
@@ -229,10 +290,11 @@ def lower(
             pattern=None if pattern is None else pattern if operator.name in pruned else dense(config),
             encode=encode,
         )
-        for tensor in (*place.inputs, place.output):
+        made = jobs(operator, place)
+        for tensor in (*place.inputs, place.output) if made else ():
             if tensor.bits > config.act_bits:
                 raise NetworkError(f"{tensor.name} of {operator.name} must be at most act_bits ({config.act_bits}) wide, not {tensor.bits}")
-        layers.append(Layer(operator=operator, inputs=place.inputs, output=place.output, jobs=jobs(operator, place)))
+        layers.append(Layer(operator=operator, inputs=place.inputs, output=place.output, jobs=made))
     return tuple(layers)
 
 
@@ -269,66 +331,230 @@ def jobs(operator: Operator, place: Place) -> tuple[Product | Reduction, ...]:
     raise NetworkError(f"operator {operator.name} must be of a type that is lowered, not {type(operator).__name__}")
 
 
-@jobs.register
-def _(operator: View, place: Place) -> tuple[Product | Reduction, ...]:
+@jobs.register(View)
+@jobs.register(Move)
+@jobs.register(Multiply)
+@jobs.register(Divide)
+@jobs.register(Lookup)
+@jobs.register(Softmax)
+@jobs.register(LayerNorm)
+@jobs.register(ArgMax)
+@jobs.register(Host)
+def _(operator: Operator, place: Place) -> tuple[Product | Reduction, ...]:
     return ()
 
 
 @jobs.register
 def _(operator: MatrixProduct, place: Place) -> tuple[Product | Reduction, ...]:
-    config, pattern = place.config, place.pattern
-    taps, channels, n = operator.window.taps, operator.channels // operator.groups, operator.filters // operator.groups
-    if operator.weights is None:
-        matrix = None
-        pattern = pattern or dense(config)
-    else:
-        operator = prune(operator, pattern) if pattern else operator
-        matrix = operator.matrix
-        lo, hi = matrix.min(), matrix.max()
-        if not config.weight.lo <= lo <= hi <= config.weight.hi:
-            rule = f"fit weight_bits ({config.weight_bits}) once their zero point is subtracted"
-            raise NetworkError(f"weights of {operator.name} must {rule}, not be {lo}..{hi}")
-        pattern = pattern or sparsity.detect(matrix, taps, channels, candidates(config)) or dense(config)
+    known = _weights(operator, place)
+    return tuple(_products(operator, place, known, _Phase(operator.window, None, known.bias, known.values), operator.padding))
 
-    def job(group: int, first: int, width: int) -> Product:
-        start = group * n + first
-        own = slice(start, start + width)
-        codes = post = None
-        if matrix is not None and operator.bias is not None and operator.multiplier is not None:
-            codes = sparsity.encode(matrix[own], taps, channels, pattern) if place.encode else None
-            post = requantisation(config, operator, operator.bias[own], operator.multiplier[own])
-        return Product(
-            m=place.positions,
-            n=width,
-            taps=taps,
-            channels=channels,
-            pattern=pattern,
-            window=operator.window,
-            padding=operator.padding,
-            group=group,
-            codes=codes,
-            post=post,
-            start=start,
+
+@jobs.register
+def _(operator: TransposedConvolution, place: Place) -> tuple[Product | Reduction, ...]:
+    """Make a dense convolution of each phase: of the output positions that are equal modulo the stride, which see the same taps."""
+    known = _weights(operator, place)
+    height, width, _ = place.inputs[0].image
+    axes = [
+        [
+            _phase(operator.window, axis, phase, size, operator.size[axis])
+            for phase in range(min(operator.window.stride[axis], operator.size[axis]))
+        ]
+        for axis, size in enumerate((height, width))
+    ]
+    grid = np.arange(prod(operator.size)).reshape(operator.size)
+    found: list[Product] = []
+    for (vertical, down), (horizontal, across) in product(*(enumerate(each) for each in axes)):
+        positions = grid[vertical :: operator.window.stride[0], horizontal :: operator.window.stride[1]].ravel()
+        window = Window(
+            kernel=(len(down.taps), len(across.taps)),
+            dilation=(down.dilation, across.dilation),
+            pads=(down.before, across.before, down.after, across.after),
         )
+        values, bias = known.values, known.bias
+        if values is not None and bias is not None:
+            values = values[:, down.taps][:, :, across.taps] * (min(*down.taps, *across.taps) >= 0)
+            bias = bias - operator.input_zero * values.reshape(len(values), -1).sum(axis=1, dtype=np.int64)
+        found += _products(operator, place, known, _Phase(window, positions, bias, values), operator.input_zero)
+    return tuple(found)
 
-    return tuple(job(group, *part) for group in range(operator.groups) for part in columns(config, n))
+
+class _Axis(NamedTuple):
+    """What one phase of a transposed convolution sees along an axis: taps in the order of the input, their distance, and padding."""
+
+    taps: list[int]
+    dilation: int
+    before: int
+    after: int
+
+
+def _phase(window: Window, axis: int, phase: int, size: int, places: int) -> _Axis:
+    """Turn the taps that meet outputs ``phase, phase + stride, ...`` into a window that slides over the input by ones.
+
+    Tap t puts input i at ``i * stride - pad + t * dilation``, so output ``phase + q * stride`` sees input ``q + (phase + pad - t *
+    dilation) / stride`` by the taps for which that is whole: every ``stride / gcd(stride, dilation)``-th. Where there are none, the phase
+    is the bias alone: tap -1, whose weights are zeros.
+    """
+    stride, dilation, pad = window.stride[axis], window.dilation[axis], window.pads[axis]
+    taps = [tap for tap in range(window.kernel[axis] - 1, -1, -1) if (phase + pad - tap * dilation) % stride == 0] or [-1]
+    first = (phase + pad - taps[0] * dilation) // stride
+    step = 1 if len(taps) == 1 else (taps[0] - taps[1]) * dilation // stride
+    count = -(-(places - phase) // stride)
+    return _Axis(taps, step, -first, first + count + step * (len(taps) - 1) - size)
+
+
+@jobs.register
+def _(operator: DynamicProduct, place: Place) -> tuple[Product | Reduction, ...]:
+    """Make the second operand the weights; where it is too wide by a bit it is split, whatever its values turn out to be."""
+    config = place.config
+    products, m, k, n = operator.dimensions(place.inputs)
+    held, zero = place.inputs[1].format, operator.zero_points[1]
+    presented = parts(config, f"{place.inputs[1].name} of {operator.name}", held.lo - zero, held.hi - zero)
+    reach = abs(operator.zero_points[0]) * k * max(zero - held.lo, held.hi - zero)
+    if reach > config.acc.hi:
+        raise NetworkError(f"bias of {operator.name} must fit acc_bits ({config.acc_bits}) whatever the activations, not reach {reach}")
+    return tuple(
+        Product(
+            m=m,
+            n=width,
+            taps=presented,
+            channels=k,
+            pattern=dense(config),
+            post=requantisation(config, operator, np.zeros(width), operator.multiplier),
+            start=first,
+            groups=place.batch * products,
+            presented=presented,
+        )
+        for first, width in columns(config, n)
+    )
+
+
+def bound(layer: Layer, job: Product, values: Sequence[NDArray[np.signedinteger]]) -> Product:
+    """Give a product of one group its weights, and a bias that holds the first operand's zero point, if activations are its weights.
+
+    Parameters
+    ----------
+    layer : Layer
+    job : Product
+        Of one group; returned as it is unless its operator is a :class:`DynamicProduct`.
+    values : sequence of signed integers, each of shape (samples, *tensor shape)
+        The layer's inputs.
+    """
+    operator = layer.operator
+    if not isinstance(operator, DynamicProduct) or job.post is None:
+        return job
+    second = values[1].reshape(-1, *values[1].shape[-2:])[job.group]
+    second = (second if operator.transposed else second.T)[job.start : job.start + job.n].astype(np.int64) - operator.zero_points[1]
+    bias = -operator.zero_points[0] * second.sum(axis=1)
+    return dataclasses.replace(job, weights=Weights(split_parts(second, job.presented)), post=dataclasses.replace(job.post, bias=bias))
+
+
+def parts(config: AcceleratorConfig, name: str, lo: int, hi: int) -> int:
+    """Count the parts that weights in [lo, hi] are split into to fit `weight_bits`; they may be too wide by one bit.
+
+    Two parts of b bits hold all of b + 1 bits but the largest integer, 2**b - 1, which takes three.
+
+    Raises
+    ------
+    NetworkError
+        If the weights are wider. The message starts with `name`.
+    """
+    held = config.weight
+    if not 2 * held.lo <= lo <= hi <= 2 * held.hi + 1:
+        rule = f"fit weight_bits ({config.weight_bits}) and one bit more once their zero point is subtracted"
+        raise NetworkError(f"{name} must {rule}, not be {lo}..{hi}")
+    return next(count for count in (1, 2, 3) if count * held.lo <= lo and hi <= count * held.hi)
+
+
+def split_parts(matrix: NDArray[np.signedinteger], count: int) -> NDArray[np.signedinteger]:
+    """Write each weight b, shape (n, k), as ``sum_i (b + i) // count``, i in range(count), side by side: shape (n, count * k)."""
+    if count == 1:
+        return matrix
+    wide = matrix.astype(np.int64)
+    return np.concatenate([(wide + i) // count for i in range(count)], axis=1)
+
+
+class _Known(NamedTuple):
+    """Weights of an operator, pruned if that is asked for: what is known of them, and the pattern they run at."""
+
+    values: NDArray[np.signedinteger] | None
+    bias: NDArray[np.int64] | None
+    pattern: Pattern
+    presented: int
+
+
+class _Phase(NamedTuple):
+    """A dense convolution: its window, the output positions that it makes, and weights of these taps."""
+
+    window: Window
+    positions: NDArray[np.int64] | None
+    bias: NDArray[np.int64] | None
+    values: NDArray[np.signedinteger] | None
+
+
+def _weights(operator: MatrixProduct | TransposedConvolution, place: Place) -> _Known:
+    config, pattern = place.config, place.pattern
+    if pattern and isinstance(operator, MatrixProduct):
+        operator = prune(operator, pattern)
+    if operator.weights is None:
+        return _Known(None, None, pattern or dense(config), 1)
+    taps, channels = operator.window.taps, operator.channels // operator.groups
+    matrix = operator.weights.reshape(operator.filters, -1)
+    count = parts(config, f"weights of {operator.name}", int(matrix.min()), int(matrix.max()))
+    pattern = pattern or sparsity.detect(matrix, taps, channels, candidates(config)) or dense(config)
+    return _Known(operator.weights, operator.bias, pattern, count)
+
+
+def _products(
+    operator: MatrixProduct | TransposedConvolution, place: Place, known: _Known, phase: _Phase, padding: int
+) -> Iterator[Product]:
+    """Make the jobs of a dense convolution: one for as many channels of each group as there is room for their parameters."""
+    config, groups = place.config, operator.groups
+    filters, channels = operator.filters // groups, operator.channels // groups
+    taps = phase.window.taps
+    for first, width in columns(config, filters):
+        weights = post = None
+        if phase.values is not None and phase.bias is not None and operator.multiplier is not None:
+
+            def own(table: NDArray[Any], first: int = first, width: int = width) -> NDArray[Any]:
+                return table.reshape(groups, filters, -1)[:, first : first + width].reshape(groups * width, -1)
+
+            weights = Weights(split_parts(own(phase.values), known.presented)) if place.encode else None
+            post = requantisation(config, operator, own(phase.bias).ravel(), own(operator.multiplier).ravel())
+        yield Product(
+            m=place.positions if phase.positions is None else place.batch * len(phase.positions),
+            n=width,
+            taps=known.presented * taps,
+            channels=channels,
+            pattern=known.pattern,
+            window=phase.window,
+            padding=padding,
+            weights=weights,
+            post=post,
+            start=first,
+            groups=groups,
+            step=filters,
+            presented=known.presented,
+            positions=phase.positions,
+        )
 
 
 @jobs.register
 def _(operator: Sum, place: Place) -> tuple[Product | Reduction, ...]:
     """Bring both inputs to the fraction of the larger multiplier, as fine as coefficients and accumulator allow.
 
-    ``real = top / 2**f * (sum_i c_i * (x_i - z_i) + offset)`` with ``c_i = round(2**f * multipliers[i] / top)``: a coefficient is off by
-    at most 1/2, so an input of magnitude X adds at most ``X * top / 2**(f+1)`` to the error. Equal multipliers need no fraction.
+    ``real = top / 2**f * (sum_i c_i * (x_i - z_i) + offset)`` with ``c_i = round(2**f * multipliers[i] / top)`` and top the greatest
+    magnitude: a coefficient is off by at most 1/2, so an input of magnitude X adds at most ``X * top / 2**(f+1)`` to the error. Multipliers
+    of equal magnitude need no fraction.
     """
-    top = max(operator.multipliers)
+    top = max(map(abs, operator.multipliers))
     offset = np.zeros(place.channels) if operator.offset is None else operator.offset
-    exact = operator.offset is None and min(operator.multipliers) == top
+    exact = operator.offset is None and min(map(abs, operator.multipliers)) == top
     for fraction in (0,) if exact else range(COEFFICIENT_BITS - 2, -1, -1):
         scale = 2.0**fraction / top
         coefficients = [round(multiplier * scale) for multiplier in operator.multipliers]
         bias = np.rint(offset * scale) - np.dot(coefficients, operator.zero_points)
-        reach = sum(c << (tensor.bits - 1) for c, tensor in zip(coefficients, place.inputs, strict=True))
+        reach = sum(abs(c) << (tensor.bits - 1) for c, tensor in zip(coefficients, place.inputs, strict=True))
         if max(reach, np.abs(bias).max()) <= place.config.acc.hi:
             break
     whole = Reduction(
@@ -389,9 +615,7 @@ def split(config: AcceleratorConfig, whole: Reduction) -> tuple[Reduction, ...]:
     """Cut a reduction into jobs of as many channels as the post-processor's memory has parameters for."""
 
     def part(first: int, width: int) -> Reduction:
-        post = whole.post
-        tables = {name: getattr(post, name)[first : first + width] for name in ("bias", "mult", "shift")}
-        return dataclasses.replace(whole, n=width, start=first, post=dataclasses.replace(post, **tables))
+        return dataclasses.replace(whole, n=width, start=first, post=whole.post.channels(slice(first, first + width)))
 
     return tuple(part(*each) for each in columns(config, whole.n))
 
@@ -399,11 +623,12 @@ def split(config: AcceleratorConfig, whole: Reduction) -> tuple[Reduction, ...]:
 def passes(config: AcceleratorConfig, layer: Layer) -> list[list[Product | Reduction]]:
     """Group the jobs of a layer: those of a pass share one filling of the parameter memory and follow each other without a pause.
 
-    A matrix product is a pass of its own.
+    A matrix product of one group is a pass of its own.
     """
     groups: list[list[Product | Reduction]] = []
     room = 0
-    for job in layer.jobs:
+    singles = (one for job in layer.jobs for one in ([job] if isinstance(job, Reduction) else map(job.single, range(job.groups))))
+    for job in singles:
         vectors = -(-job.n // config.cols)
         if isinstance(job, Product) or vectors > room:
             groups.append([])
@@ -423,47 +648,70 @@ def requantisation(config: AcceleratorConfig, operator: Arithmetic, bias: ArrayL
         mult, shift = quant.nearest_multiplier(np.broadcast_to(factor, whole.shape), config.mult_bits)
     except RangeError as error:
         raise NetworkError(f"{operator.name}: {error}") from None
-    return Requantisation(bias=whole, mult=mult, shift=shift, zero_point=operator.zero_point, lo=operator.lo, hi=operator.hi)
+    return Requantisation(
+        bias=whole,
+        mult=mult,
+        shift=shift,
+        zero_point=operator.zero_point,
+        lo=operator.lo,
+        hi=operator.hi,
+        rounding=operator.rounding,
+    )
 
 
-def operands(layer: Layer, job: Product | Reduction, values: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
+def operands(layer: Layer, job: Product | Reduction, values: Sequence[NDArray[np.signedinteger]]) -> NDArray[np.signedinteger]:
     """Arrange the inputs of a layer as a job consumes them.
 
     Parameters
     ----------
     layer : Layer
     job : Product or Reduction
-        One of ``layer.jobs``.
-    values : sequence of int64, each of shape (samples, *tensor shape)
+        One of ``layer.jobs``, or one group of it.
+    values : sequence of signed integers, each of shape (samples, *tensor shape)
         The layer's inputs, of any number of samples.
 
     Returns
     -------
-    int64, shape (rows, k) or (rows, beats, n)
-        Of a product, of a reduction. Rows run over samples, then output positions.
+    signed integers, shape (rows, k) or (rows, beats, n)
+        Of a product of one group, of a reduction. Rows run over samples, then output positions.
     """
+    if isinstance(layer.operator, DynamicProduct) and isinstance(job, Product):
+        first = values[0].reshape(-1, *values[0].shape[-2:])[job.group]
+        return np.tile(first, (1, job.presented))
     images = [value.reshape(len(value), *tensor.image) for value, tensor in zip(values, layer.inputs, strict=True)]
     if isinstance(job, Product):
         channels = slice(job.group * job.channels, (job.group + 1) * job.channels)
-        return windows(images[0][..., channels], job.window, job.padding).reshape(-1, job.k)
+        seen = windows(images[0][..., channels], job.window, job.padding)
+        return np.tile(seen.reshape(-1, job.k // job.presented), (1, job.presented))
     images = [image[..., job.start : job.start + job.n] for image in images]
     seen = np.stack(images, axis=3) if job.window is None else windows(images[0], job.window, job.padding)
     beats = seen.reshape(len(seen), -1, job.beats, job.n)
     return (beats if job.positions is None else beats[:, job.positions]).reshape(-1, job.beats, job.n)
 
 
-def windows(image: NDArray[np.int64], window: Window, padding: int) -> NDArray[np.int64]:
+def windows(image: NDArray[np.signedinteger], window: Window, padding: int) -> NDArray[np.signedinteger]:
     """View what a window sees at each of its positions: (batch, height, width, channels) to (batch, rows, columns, kh, kw, channels)."""
+    _, height, width, _ = image.shape
     top, left, bottom, right = window.pads
-    padded = np.pad(image, ((0, 0), (top, bottom), (left, right), (0, 0)), constant_values=padding)
+    added = [(max(before, 0), max(after, 0)) for before, after in ((top, bottom), (left, right))]
+    padded = np.pad(image, ((0, 0), *added, (0, 0)), constant_values=padding)
+    padded = padded[:, max(-top, 0) :, max(-left, 0) :][:, : height + top + bottom, : width + left + right]
     spans = [dilation * (kernel - 1) + 1 for dilation, kernel in zip(window.dilation, window.kernel, strict=True)]
     seen = np.lib.stride_tricks.sliding_window_view(padded, spans, axis=(1, 2))
     (down, across), (tall, wide) = window.stride, window.dilation
     return seen[:, ::down, ::across, :, ::tall, ::wide].transpose(0, 1, 2, 4, 5, 3)
 
 
-def store(job: Product | Reduction, results: NDArray[np.number], output: NDArray[np.number]) -> None:
-    """Put the results of a job, shape (m, n), where they belong in a layer's output, shape (batch, *tensor shape)."""
-    places = output.reshape(len(output), -1, output.shape[-1])[..., job.start : job.start + job.n]
-    positions = slice(None) if isinstance(job, Product) or job.positions is None else job.positions
-    places[:, positions] = results.reshape(len(output), -1, job.n)
+def store(layer: Layer, job: Product | Reduction, results: NDArray[np.number], output: NDArray[np.number]) -> None:
+    """Put the results of a job where they belong in a layer's output, shape (samples, *tensor shape).
+
+    `results` has shape (rows, n), or (rows, groups * n), group by group; of a product of activations (groups * m, n).
+    """
+    if isinstance(job, Reduction) or isinstance(layer.operator, DynamicProduct):
+        places = output.reshape(len(output), -1, 1, output.shape[-1])[..., job.start : job.start + job.n]
+    else:
+        step = job.step or output.shape[-1]
+        places = output.reshape(len(output), -1, output.shape[-1] // step, step)
+        places = places[:, :, job.group : job.group + job.groups, job.start % step : job.start % step + job.n]
+    positions = slice(None) if job.positions is None else job.positions
+    places[:, positions] = results.reshape(len(output), -1, *places.shape[2:])
