@@ -88,6 +88,15 @@ class AcceleratorConfig(Config):
         Parameter vectors the post-processor stores [vectors of `cols` channels], 1 to 65536.
     clock_mhz : float
         Clock, to turn cycles into seconds [MHz], 0.001 to 100000; kept as a float.
+    dram_gbs : float
+        Bandwidth of external memory, reads and writes together [10**9 bytes/s], 0.001 to 100000.
+    dram_latency : int
+        Cycles from a request's last byte sent to its use, 0 to 100000.
+    act_kb, weight_kb, out_kb : int
+        Scratchpads of activations, of weights with their indices and channel parameters, and of results [KiB], 1 to 1048576. Each holds
+        two tiles: one in use, one on its way.
+    keep_kb : int
+        Scratchpad of whole tensors that stay on chip from one layer to another [KiB], 0 to 1048576.
 
     Raises
     ------
@@ -109,6 +118,12 @@ class AcceleratorConfig(Config):
     acc_rows: int = dataclasses.field(default=64, metadata=_range(1, 65536))
     param_rows: int = dataclasses.field(default=64, metadata=_range(1, 65536))
     clock_mhz: float = dataclasses.field(default=200.0, metadata=_range(0.001, 100000))
+    dram_gbs: float = dataclasses.field(default=6.4, metadata=_range(0.001, 100000))
+    dram_latency: int = dataclasses.field(default=20, metadata=_range(0, 100000))
+    act_kb: int = dataclasses.field(default=64, metadata=_range(1, 1 << 20))
+    weight_kb: int = dataclasses.field(default=64, metadata=_range(1, 1 << 20))
+    out_kb: int = dataclasses.field(default=64, metadata=_range(1, 1 << 20))
+    keep_kb: int = dataclasses.field(default=0, metadata=_range(0, 1 << 20))
 
     def __post_init__(self) -> None:
         super(AcceleratorConfig, self).__post_init__()  # slots: the class is not the one `super()` was compiled in
@@ -148,6 +163,11 @@ class AcceleratorConfig(Config):
     def beats(self) -> int:
         """Beats of the west port that carry a full bundle."""
         return self.bundle // self.port
+
+    @property
+    def dram_rate(self) -> float:
+        """Bandwidth of external memory [bytes/cycle]."""
+        return self.dram_gbs * 1000 / self.clock_mhz
 
     @property
     def result_rows(self) -> int:
