@@ -30,7 +30,6 @@ from accel.graph.network import (
     Network,
     Operator,
     Softmax,
-    View,
 )
 from accel.isa import ROW_BITS
 from accel.kernels.gemm import Product as Multiplied
@@ -241,11 +240,6 @@ def elsewhere(operator: Operator, config: AcceleratorConfig, layer: Layer, input
     signed integers, shape (samples, *tensor shape)
     """
     raise NetworkError(f"operator {operator.name} must be of a type that is computed, not {type(operator).__name__}")
-
-
-@elsewhere.register
-def _(operator: View, config: AcceleratorConfig, layer: Layer, inputs: Sequence[Integers]) -> Integers:
-    return operator.apply(inputs[0])
 
 
 @elsewhere.register

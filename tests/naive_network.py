@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from accel.config import AcceleratorConfig
-from accel.graph.network import Arithmetic, AveragePool, MatrixProduct, MaxPool, Network, Operator, Sum, View, Window
+from accel.graph.network import Arithmetic, AveragePool, MatrixProduct, MaxPool, Move, Network, Operator, Sum, Window
 
 Integers = NDArray[np.int64]
 
@@ -41,8 +41,8 @@ def step(network: Network, operator: Operator, values: Mapping[str, Integers], c
     _, height, width, _ = images[0].shape
     result: Integers
     match operator:
-        case View():
-            result = operator.apply(values[operator.inputs[0]])
+        case Move():
+            result = _moved(operator, [values[name] for name in operator.inputs])
         case MatrixProduct():
             assert operator.multiplier is not None
             result = _finish(operator, _product(operator, images[0]), operator.multiplier, config)
@@ -57,6 +57,17 @@ def step(network: Network, operator: Operator, values: Mapping[str, Integers], c
         case _:
             raise AssertionError(operator)
     return result.reshape(batch, *network.tensors[operator.output].shape)
+
+
+def _moved(operator: Move, inputs: list[Integers]) -> Integers:
+    """Element by element, each from its place in the inputs one behind the other."""
+    result = np.full((len(inputs[0]), operator.index.size), operator.padding, np.int64)
+    for sample in range(len(inputs[0])):
+        behind = [element for each in inputs for element in each[sample].ravel().tolist()]
+        for place, source in enumerate(operator.index.ravel().tolist()):
+            if source >= 0:
+                result[sample, place] = behind[source]
+    return result
 
 
 def _finish(operator: Arithmetic, total: NDArray[Any], factor: Any, config: AcceleratorConfig | None) -> Integers:

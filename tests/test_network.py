@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from accel.errors import NetworkError, RangeError
-from accel.graph.network import AveragePool, MatrixProduct, Network, Port, Sum, Tensor, View, Window
+from accel.graph.network import AveragePool, MatrixProduct, Network, Port, Sum, Tensor, Window
 
 IMAGE = Tensor(name="image", shape=(2, 3, 4), bits=8, scale=0.5, zero_point=-8, unsigned=True)
 
@@ -75,13 +75,6 @@ def test_average_counts():
     assert pool.counts(3, 3).tolist() == [[2, 1], [4, 2]]
     pool = AveragePool(window=window, counted=window.pads, input_zero=0, multiplier=1.0, **common)
     assert pool.counts(3, 3).tolist() == [[4, 4], [4, 4]]
-
-
-def test_view_equals_onnx_reshape():
-    view = View(name="v", kind="Reshape", inputs=("x",), output="y", before=(2, 0, 1), shape=(3, 4, 2), after=(1, 2, 0))
-    ours = np.arange(48).reshape(2, 2, 3, 4)
-    onnx = ours.transpose(0, 3, 1, 2).reshape(2, 3, 4, 2)
-    np.testing.assert_array_equal(view.apply(ours), onnx.transpose(0, 2, 3, 1))
 
 
 def addition(**changes):

@@ -1,25 +1,35 @@
-"""A network under construction: what a name of the source file stands for, and how it becomes tensors and operators.
+"""A network under construction: what a name of the graph stands for, and how it becomes tensors and operators.
 
 What stands between two quantised tensors is exact until it is rounded once. So an operator yields a :class:`Draft`, an exact result without
-a format; Relu, Clip and constant addends change the draft; rounding it to a :class:`Form` makes the operator.
+a format; what follows it, Relu, Clip and constants, changes the draft, and rounding it to a :class:`Form` makes the operator. Nor does
+anything move before it must: Transpose, Reshape, Slice and their like change where a value lies in its tensor, and only
+:meth:`Builder.settle` makes a Move of it.
 """
 
 from __future__ import annotations
 
+import enum
+import hashlib
 import math
 from collections.abc import Callable, Container
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from accel.errors import NetworkError
-from accel.formats import FixedFormat
-from accel.graph.network import Operator, Port, Sum, Tensor, View, channels_first, channels_last
-from accel.quant import dequantise, quantise
+from accel.formats import FixedFormat, Rounding
+from accel.graph.graph import Graph, Node
+from accel.graph.network import Move, Operator, Port, Tensor, channels_last, inverse
+from accel.quant import dequantise
+from accel.special.lookup import Pointwise
 
 LIMIT = 1 << 31  # our choice [elements]: of one sample of a tensor, so that no shape alone can exhaust the memory
+
+Index = NDArray[np.signedinteger]
+Reals = NDArray[np.float64]
+Build = Callable[["Draft", Tensor, dict[str, Any]], Operator]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +46,77 @@ class Form:
         """Form of a tensor."""
         return cls(tensor.bits, tensor.unsigned, tensor.scale, tensor.zero_point)
 
+    @property
+    def format(self) -> FixedFormat:
+        """Format of the integers."""
+        return FixedFormat(self.bits)
+
+
+REAL = Form(48, False, 2.0**-24, 0)  # our choice, of floats that nothing quantises: up to 2**23, as fine at 1 as float32 is just below it
+WHOLE = Form(32, False, 1.0, 0)  # of integers that nothing quantises
+
+
+@dataclass(frozen=True, slots=True)
+class Quantiser:
+    """A form, and how a real is rounded and bounded to it.
+
+    Parameters
+    ----------
+    form : Form
+    lo, hi : int
+        Least and greatest integer.
+    rounding : Rounding
+    """
+
+    form: Form
+    lo: int
+    hi: int
+    rounding: Rounding = Rounding.HALF_EVEN
+
+    @classmethod
+    def whole(cls, form: Form) -> Quantiser:
+        """Quantiser to all integers of a form."""
+        return cls(form, form.format.lo, form.format.hi)
+
+    @property
+    def plain(self) -> bool:
+        """Whether it does what QuantizeLinear does, without other bounds or another rounding."""
+        return self == Quantiser.whole(self.form)
+
     def integer(self, real: float) -> int:
-        """Quantise a real number."""
-        return int(quantise(np.array(real), self.scale, self.zero_point, FixedFormat(self.bits)))
+        """Quantise a number, perhaps infinite."""
+        steps = real / self.form.scale
+        if not math.isfinite(steps):
+            return self.lo if steps < 0 else self.hi
+        match self.rounding:
+            case Rounding.FLOOR:
+                whole = math.floor(steps)
+            case Rounding.HALF_UP:
+                whole = math.floor(steps + 0.5)
+            case _:
+                whole = round(steps)
+        return min(max(whole + self.form.zero_point, self.lo), self.hi)
 
 
-# Shapes are ONNX's (channels first), without the batch axis, unless called stored. What a value is called in messages is its str().
+def sample(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Shape of one sample: the batch axis in front dropped, and never without an axis."""
+    return shape[1:] if len(shape) > 1 and shape[0] == 1 else shape or (1,)
+
+
+def broadcast(*shapes: tuple[int, ...]) -> tuple[int, ...] | None:
+    """Shape that these broadcast to, or None."""
+    try:
+        return np.broadcast_shapes(*shapes)
+    except ValueError:
+        return None
+
+
+def image_order(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Order in which an image of this shape, without its batch, is stored: channels last."""
+    return (*range(1, len(shape)), 0)
+
+
+# What a name stands for. Shapes are ONNX's, the batch axis included, unless called stored. What a value is called in messages is its str().
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,6 +129,8 @@ class Constant:
         As stored.
     kind : int
         Their ONNX element type.
+    known : bool
+        False: only the shape is known.
     scale : float64, shape () or (n,), or None
         None: not dequantised.
     zero_point : int64, shape of `scale`
@@ -63,174 +140,423 @@ class Constant:
 
     values: NDArray[Any]
     kind: int
-    scale: NDArray[np.float64] | None = None
+    known: bool = True
+    scale: Reals | None = None
     zero_point: NDArray[np.int64] | None = None
     axis: int | None = None
 
     @property
-    def real(self) -> NDArray[np.float64]:
+    def shape(self) -> tuple[int, ...]:
+        """Its shape."""
+        return self.values.shape
+
+    @property
+    def real(self) -> Reals:
         """The values as reals."""
         if self.scale is None or self.zero_point is None:
             with np.errstate(invalid="ignore"):  # a signalling NaN is one NaN among others
                 return self.values.astype(np.float64)
         return dequantise(self.values, self.scale, self.zero_point, self.axis)
 
+    def transposed(self, axes: tuple[int, ...]) -> Constant:
+        """Transpose values, and the axis of the parameters with them."""
+        return replace(self, values=self.values.transpose(axes), axis=None if self.axis is None else axes.index(self.axis))
+
+    def reshaped(self, shape: tuple[int, ...]) -> Constant | None:
+        """Give the values another shape; None where the axis of the parameters does not survive it."""
+        axis = self.axis
+        if axis is not None:
+            before = math.prod(self.shape[:axis])
+            kept = [at for at, extent in enumerate(shape) if extent == self.shape[axis] and math.prod(shape[:at]) == before]
+            if not kept:
+                return None
+            axis = kept[0]
+        return replace(self, values=self.values.reshape(shape), axis=axis)
+
     def __str__(self) -> str:
         return "a constant"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Source:
-    """A graph input whose form is not known yet."""
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Placed:
+    """What lies, or will lie, in a tensor: a shape, and where in the tensor each element is.
+
+    Parameters
+    ----------
+    shape : tuple of int
+    index : integers of that shape, or None
+        Place of each element in the tensor as it is stored, flattened; -1 is real 0. None: the tensor's elements in ONNX's order.
+    """
+
+    shape: tuple[int, ...]
+    index: Index | None = None
+
+    @property
+    def stored(self) -> tuple[int, ...]:
+        """Shape of one sample of the tensor."""
+        raise NotImplementedError
+
+    @property
+    def axes(self) -> tuple[int, ...]:
+        """Axes of the ONNX tensor, batch apart, in stored order."""
+        raise NotImplementedError
+
+    @property
+    def places(self) -> Index:
+        """The index, spelled out."""
+        if self.index is not None:
+            return self.index
+        places = np.arange(math.prod(self.stored), dtype=np.int32)
+        return places.reshape(self.stored).transpose(inverse(self.axes)).reshape(self.shape)
+
+    @property
+    def natural(self) -> bool:
+        """Whether it is seen as it lies, the order of the axes apart."""
+        return self.index is None and sample(self.shape) == tuple(self.stored[axis] for axis in inverse(self.axes))
+
+    def moved(self, places: Index) -> Self:
+        """See elements at other places."""
+        return replace(self, shape=places.shape, index=places)
+
+    def reshaped(self, shape: tuple[int, ...]) -> Self:
+        """See the same elements, in ONNX's order, in another shape."""
+        return replace(self, shape=shape, index=None if self.index is None else self.index.reshape(shape))
+
+    def as_stored(self, reals: Reals) -> Reals | None:
+        """Numbers that broadcast to this shape, as an array that broadcasts to the stored shape: one number, one per channel, or all.
+
+        None where the places are not those of the whole tensor, or the numbers broadcast beyond them.
+        """
+        if reals.size == 1:
+            return reals.reshape(())
+        padded = reals.reshape((1,) * (len(self.shape) - reals.ndim) + reals.shape)
+        if broadcast(padded.shape, self.shape) != self.shape:
+            return None
+        if self.natural:
+            lies = padded.reshape(padded.shape[len(self.shape) - len(self.stored) :]).transpose(self.axes)
+            if lies.size == lies.shape[-1]:
+                return np.broadcast_to(lies.ravel(), self.stored[-1:])
+        places, size = self.places.ravel(), math.prod(self.stored)
+        if len(places) != size or places.min() < 0 or np.bincount(places, minlength=size).max() > 1:
+            return None
+        full = np.empty(size)
+        full[places] = np.broadcast_to(padded, self.shape).ravel()
+        rows = full.reshape(-1, self.stored[-1])
+        return rows[0] if (rows == rows[0]).all() else full
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Source(Placed):
+    """A graph input whose form is not known yet.
+
+    Parameters
+    ----------
+    name : str
+    kind : int
+        ONNX element type.
+    given : tuple of int
+        Its own shape.
+    """
 
     name: str
     kind: int
     given: tuple[int, ...]
-    shape: tuple[int, ...]
+
+    @property
+    def stored(self) -> tuple[int, ...]:
+        """Shape of one sample of the tensor."""
+        shape = sample(self.given)
+        return tuple(shape[axis] for axis in self.axes)
+
+    @property
+    def axes(self) -> tuple[int, ...]:
+        """Axes of the ONNX tensor, batch apart, in stored order: images lie channels last."""
+        return channels_last(len(sample(self.given)))
 
     def __str__(self) -> str:
         return f"graph input {self.name!r} as it comes"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Activation:
-    """A tensor of the network; in a shape that is not its own after a Flatten or Reshape that has moved nothing yet.
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Activation(Placed):
+    """A tensor of the network.
 
     Parameters
     ----------
     tensor : Tensor
-    shape : tuple of int
     real : bool
         Dequantised, else integers.
     """
 
     tensor: Tensor
-    shape: tuple[int, ...]
     real: bool
+
+    @property
+    def stored(self) -> tuple[int, ...]:
+        """Shape of one sample of the tensor."""
+        return self.tensor.shape
+
+    @property
+    def axes(self) -> tuple[int, ...]:
+        """Axes of the ONNX tensor, batch apart, in stored order."""
+        return self.tensor.axes
 
     def __str__(self) -> str:
         return f"the {'dequantised' if self.real else 'integer'} tensor {self.tensor.name!r}"
 
 
+class Takes(enum.Flag):
+    """What an operator can merge besides a positive factor and bounds."""
+
+    NOTHING = 0
+    ADDEND = enum.auto()
+    """Real constants added, one per channel."""
+    CHANNELS = enum.auto()
+    """A factor per channel."""
+    SIGN = enum.auto()
+    """Factors of either sign, or 0."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Draft:
-    """An exact result that waits for its form.
+class Draft(Placed):
+    """An exact result that waits for its form: ``min(max(base * gain + addend, low), high)``.
 
     Parameters
     ----------
     name, kind : str
         Of the operator to be.
     inputs : tuple of Tensor
-    stored, shape : tuple of int
-        One sample as the network stores it, and as ONNX sees it.
+    extents, order : tuple of int
+        Shape of one sample of the tensor to be, as it is stored, and its `axes`.
     build : callable
         Makes the operator of this draft, its output, and the fields all arithmetic operators share.
-    addend : float64, shape (channels,) or (), or None
-        Real constant added to each channel; None where the operator has no place for one.
+    takes : Takes
+    gain, addend : float64, shape (channels,) or ()
     low, high : float
         Bounds that Relu and Clip set.
+    function : Pointwise, optional
+        The whole result as a function of the one input, element by element; None where it is no such function.
     """
 
     name: str
     kind: str
     inputs: tuple[Tensor, ...]
-    stored: tuple[int, ...]
-    shape: tuple[int, ...]
-    build: Callable[[Draft, Tensor, dict[str, Any]], Operator]
-    addend: NDArray[np.float64] | None = None
+    extents: tuple[int, ...]
+    order: tuple[int, ...]
+    build: Build
+    takes: Takes = Takes.NOTHING
+    gain: Reals = field(default_factory=lambda: np.ones(()))
+    addend: Reals = field(default_factory=lambda: np.zeros(()))
     low: float = -math.inf
     high: float = math.inf
+    function: Pointwise | None = None
 
-    def clipped(self, low: float, high: float) -> Draft:
-        """Bound the result: ``min(max(x, low), high)``."""
-        return replace(self, low=min(max(self.low, low), high), high=min(max(self.high, low), high))
+    @property
+    def stored(self) -> tuple[int, ...]:
+        """Shape of one sample of the tensor."""
+        return self.extents
+
+    @property
+    def axes(self) -> tuple[int, ...]:
+        """Axes of the ONNX tensor, batch apart, in stored order."""
+        return self.order
+
+    @property
+    def lies(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Stored shape and axes of its tensor: without the extents of a single position, if it is seen without them."""
+        seen = sample(self.shape)
+        if self.index is None and seen == self.extents[-1:] and math.prod(self.extents) == seen[0]:
+            return seen, (0,)
+        return self.extents, self.order
+
+    @property
+    def padded(self) -> bool:
+        """Whether a movement behind it inserts zeros, which nothing but a movement may follow."""
+        return self.index is not None and bool(self.index.min(initial=0) < 0)
+
+    @property
+    def bounded(self) -> bool:
+        """Whether it has bounds."""
+        return self.low > -math.inf or self.high < math.inf
 
     def __str__(self) -> str:
         return f"the result of node {self.name!r} ({self.kind}), which no QuantizeLinear has rounded"
 
 
-Value = Constant | Source | Activation | Draft
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Float:
+    """A result that only the host computes, in float; :mod:`accel.graph.host` makes it of the nodes behind it.
+
+    Parameters
+    ----------
+    name : str
+        ONNX tensor.
+    node : Node
+        What writes it.
+    """
+
+    name: str
+    node: Node
+
+    def __str__(self) -> str:
+        return f"the result of {self.node}, which the host computes"
+
+
+Value = Constant | Source | Activation | Draft | Float
 
 
 @dataclass(slots=True)
 class Builder:
-    """Tensors and operators so far.
+    """Tensors and operators so far, and what the names of the graph stand for.
 
     Parameters
     ----------
-    batch : int or None
-        Batch size that the file fixes.
+    graph : Graph
     """
 
-    batch: int | None = None
+    graph: Graph
+    writers: dict[str, Node] = field(init=False)
+    values: dict[str, Value] = field(init=False, default_factory=dict)
     tensors: dict[str, Tensor] = field(init=False, default_factory=dict)
     operators: dict[str, Operator] = field(init=False, default_factory=dict)
-    inputs: dict[str, Port] = field(init=False, default_factory=dict)
-    rounded: dict[tuple[Draft, Form], Tensor] = field(init=False, default_factory=dict)
+    inputs: dict[tuple[str, Form], Port] = field(init=False, default_factory=dict)
+    rounded: dict[tuple[Any, Quantiser], Tensor] = field(init=False, default_factory=dict)
+    moves: dict[Any, Tensor] = field(init=False, default_factory=dict)
 
-    def settle(self, value: Activation) -> Tensor:
-        """Tensor in the shape it is seen in: moved by a View unless it lies so already."""
-        tensor = value.tensor
-        if value.shape == tensor.onnx_shape:
+    def __post_init__(self) -> None:
+        self.writers = {name: node for node in self.graph.nodes for name in node.outputs if name}
+
+    def settle(self, value: Activation, order: tuple[int, ...] | None = None) -> Tensor:
+        """Bring a value into a tensor of its own shape: moved unless it lies so already.
+
+        Parameters
+        ----------
+        value : Activation
+        order : tuple of int, optional
+            Axes in the order in which they are to be stored, the batch axis not among them (see :func:`sample`); ONNX's order without it.
+
+        Returns
+        -------
+        Tensor
+        """
+        shape, tensor = sample(value.shape), value.tensor
+        order = tuple(range(len(shape))) if order is None else order
+        if value.natural and tensor.axes == order:
             return tensor
-        after = channels_last(len(value.shape))
-        moved = self._tensor(f"{tensor.name}/view", tuple(value.shape[axis] for axis in after), Form.of(tensor))
-        before = channels_first(len(tensor.shape))
-        self._operator(
-            View(name=moved.name, kind="Reshape", inputs=(tensor.name,), output=moved.name, before=before, shape=value.shape, after=after)
-        )
-        return moved
+        index = value.places.reshape(shape).transpose(order)
+        if index.shape == tensor.shape and np.array_equal(index.ravel(), np.arange(tensor.size)):
+            return tensor
+        return self.move((tensor,), index, order=order)
 
-    def receive(self, source: Source, form: Form, name: str, real: bool) -> Tensor:
-        """Tensor behind a graph input, now that its form is known."""
-        if source.name not in self.inputs:
-            tensor = self._tensor(name, tuple(source.given[axis] for axis in channels_last(len(source.given))), form)
-            self.inputs[source.name] = Port(source.name, tensor.name, real)
-        tensor = self.tensors[self.inputs[source.name].tensor]
-        if Form.of(tensor) != form:
-            raise NetworkError(f"graph input {source.name!r} must have one scale and zero point, not those of {tensor.name!r} and {name!r}")
-        return tensor
+    def tidy(self, value: Activation) -> Activation:
+        """Move a value that is not all of its tensor, each element once, into one of its own; axes stay in the stored order."""
+        if value.index is None or (value.index.size == value.tensor.size and value.index.min() >= 0):
+            return value
+        shape = sample(value.shape)
+        order = value.axes if len(value.axes) == len(shape) else tuple(range(len(shape)))
+        return Activation(tensor=self.settle(value, order), shape=value.shape, real=value.real)
 
-    def round(self, draft: Draft, form: Form, name: str) -> Tensor:
+    def align(self, values: tuple[Activation, Activation], shape: tuple[int, ...]) -> tuple[Activation, tuple[Tensor, Tensor]]:
+        """Bring two values, broadcast to one shape, to the same places.
+
+        Returns
+        -------
+        Activation
+            A value that lies as the result does.
+        tuple of Tensor
+            Tensors of the values, stored alike.
+        """
+        lead = 0 if values[0].shape == shape else 1  # the other one moves to where this one lies
+        fixed, other = values[lead], values[1 - lead]
+        fixed = self.tidy(fixed if fixed.shape == shape else fixed.moved(np.broadcast_to(fixed.places, shape)))
+        tensor = other.tensor
+        if other.shape != shape or other.stored != fixed.stored or not _alike(fixed, other):
+            index = np.empty(fixed.tensor.size, np.int32)
+            index[fixed.places.ravel()] = np.broadcast_to(other.places, shape).ravel()
+            tensor = self.move((tensor,), index.reshape(fixed.stored), order=fixed.axes)
+        return fixed, (tensor, fixed.tensor) if lead else (fixed.tensor, tensor)
+
+    def move(
+        self,
+        tensors: tuple[Tensor, ...],
+        index: Index,
+        *,
+        order: tuple[int, ...],
+        padding: int | None = None,
+        name: str | None = None,
+        kind: str = "Move",
+    ) -> Tensor:
+        """Add a Move; the same again gives the same tensor.
+
+        Parameters
+        ----------
+        tensors : tuple of Tensor
+            Of one form.
+        index : integers, stored shape of the result
+            See :class:`Move`.
+        order : tuple of int
+            Stored axes of the result.
+        padding : int, optional
+            Integer where the index is -1; the zero point without it.
+        name, kind : str, optional
+            Of the operator.
+        """
+        padding = tensors[0].zero_point if padding is None else padding
+        index = np.ascontiguousarray(index, np.int32)
+        key = (tuple(tensor.name for tensor in tensors), index.shape, padding, hashlib.blake2b(index.data).digest())
+        if key not in self.moves:
+            label = name or f"{tensors[0].name}/move"
+            output = self.moves[key] = self.tensor(label, index.shape, order, Form.of(tensors[0]))
+            self.operate(Move(name=label, kind=kind, inputs=key[0], output=output.name, index=index, padding=padding))
+        return self.moves[key]
+
+    def receive(self, source: Source, form: Form, name: str, real: bool) -> Activation:
+        """Integers of a graph input, now that its form is known; the host quantises an input once for each form."""
+        key = (source.name, form)
+        if key not in self.inputs:
+            tensor = self.tensor(name, source.stored, source.axes, form)
+            self.inputs[key] = Port(source.name, tensor.name, real)
+        tensor = self.tensors[self.inputs[key].tensor]
+        return Activation(tensor=tensor, shape=source.shape, index=source.index, real=False)
+
+    def round(self, draft: Draft, quantiser: Quantiser, name: str) -> Tensor:
         """Make an operator of a draft; the same form again gives the same tensor."""
-        key = (draft, form)
+        key = (draft, quantiser)
         if key not in self.rounded:
-            output = self.rounded[key] = self._tensor(name, draft.stored, form)
-            bounds = {"zero_point": form.zero_point, "lo": form.integer(draft.low), "hi": form.integer(draft.high)}
-            labels = {
+            output = self.rounded[key] = self.tensor(name, *draft.lies, form=quantiser.form)
+            common = {
                 "name": draft.name,
                 "kind": draft.kind,
                 "inputs": tuple(tensor.name for tensor in draft.inputs),
                 "output": output.name,
+                "zero_point": quantiser.form.zero_point,
+                "lo": quantiser.integer(draft.low),
+                "hi": quantiser.integer(draft.high),
+                "rounding": quantiser.rounding,
             }
-            self._operator(draft.build(draft, output, {**labels, **bounds}))
+            self.operate(draft.build(draft, output, common))
         return self.rounded[key]
 
-    def sum(self, name: str, kind: str, tensors: tuple[Tensor, ...], shape: tuple[int, ...]) -> Draft:
-        """Draft of the sum of tensors of one shape."""
-
-        def build(draft: Draft, output: Tensor, common: dict[str, Any]) -> Operator:
-            assert draft.addend is not None
-            return Sum(
-                zero_points=tuple(tensor.zero_point for tensor in tensors),
-                multipliers=tuple(tensor.scale / output.scale for tensor in tensors),
-                offset=draft.addend / output.scale if draft.addend.any() else None,
-                **common,
-            )
-
-        stored = tensors[0].shape
-        return Draft(name=name, kind=kind, inputs=tensors, stored=stored, shape=shape, build=build, addend=np.zeros(()))
-
-    def _tensor(self, name: str, shape: tuple[int, ...], form: Form) -> Tensor:
+    def tensor(self, name: str, shape: tuple[int, ...], order: tuple[int, ...], form: Form) -> Tensor:
+        """Add a tensor of this stored shape, its axes in this order of ONNX's, under a name of its own."""
         if math.prod(shape) >= LIMIT:
             raise NetworkError(f"size of {name!r} must be below {LIMIT} elements for each sample, not {math.prod(shape)}")
         name = _fresh(name, self.tensors)
-        self.tensors[name] = Tensor(name=name, shape=shape, **asdict(form))
+        usual = order == channels_last(len(shape))
+        self.tensors[name] = Tensor(name=name, shape=shape, order=None if usual else order, **asdict(form))
         return self.tensors[name]
 
-    def _operator(self, operator: Operator) -> None:
+    def operate(self, operator: Operator) -> None:
+        """Add an operator, under a name of its own."""
         name = _fresh(operator.name, self.operators)
         self.operators[name] = replace(operator, name=name)
+
+
+def _alike(first: Placed, second: Placed) -> bool:
+    """Whether two values of one shape have the same places."""
+    if first.index is None and second.index is None and first.axes == second.axes:
+        return True
+    return bool(np.array_equal(first.places, second.places))
 
 
 def _fresh(name: str, taken: Container[str]) -> str:

@@ -301,7 +301,7 @@ class MatrixProduct(Arithmetic):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Sum(Arithmetic):
-    """Weighted sum of one or two tensors of equal shape: ``real = sum_i (x_i - zero_points[i]) * multipliers[i] + offset[c]``.
+    """Weighted sum of one or two tensors of equal shape: ``real = gain[c] * sum_i (x_i - zero_points[i]) * multipliers[i] + offset[c]``.
 
     Two inputs are a residual addition, or a difference; one is a ReLU, Clip or change of scale that stands alone.
 
@@ -313,11 +313,14 @@ class Sum(Arithmetic):
         ``input scale / output scale``, not 0; negative where an input is subtracted.
     offset : float64, shape (channels,), or None
         Constant addend in output integers; None is 0.
+    gain : float64, shape (channels,), or None
+        Positive factor of each channel; None is 1.
     """
 
     zero_points: tuple[int, ...]
     multipliers: tuple[float, ...]
     offset: NDArray[np.float64] | None = None
+    gain: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -379,33 +382,6 @@ class AveragePool(Arithmetic):
 
         rows, columns = self.window.positions(height, width)
         return np.outer(along(0, height, rows), along(1, width, columns))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class View(Operator):
-    """The same integers in another order or shape: ``x.transpose(before).reshape(shape).transpose(after)``, the batch axis apart.
-
-    Parameters
-    ----------
-    before : tuple of int
-        Axes of one sample.
-    shape : tuple of int
-        Of one sample, between the two transpositions.
-    after : tuple of int
-        Axes of one sample.
-    """
-
-    before: tuple[int, ...]
-    shape: tuple[int, ...]
-    after: tuple[int, ...]
-
-    def image(self, height: int, width: int, channels: int) -> tuple[int, int, int] | None:
-        """None: only the number of elements is kept."""
-        return None
-
-    def apply(self, values: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Move a batch, shape (batch, *input shape)."""
-        return batched(batched(values, self.before).reshape(len(values), *self.shape), self.after)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -42,7 +42,6 @@ from accel.graph.network import (
     Sum,
     Tensor,
     TransposedConvolution,
-    View,
     Window,
 )
 from accel.isa import COEFFICIENT_BITS, Post, Reduce, Source, Vector
@@ -331,7 +330,6 @@ def jobs(operator: Operator, place: Place) -> tuple[Product | Reduction, ...]:
     raise NetworkError(f"operator {operator.name} must be of a type that is lowered, not {type(operator).__name__}")
 
 
-@jobs.register(View)
 @jobs.register(Move)
 @jobs.register(Multiply)
 @jobs.register(Divide)
@@ -543,12 +541,13 @@ def _products(
 def _(operator: Sum, place: Place) -> tuple[Product | Reduction, ...]:
     """Bring both inputs to the fraction of the larger multiplier, as fine as coefficients and accumulator allow.
 
-    ``real = top / 2**f * (sum_i c_i * (x_i - z_i) + offset)`` with ``c_i = round(2**f * multipliers[i] / top)`` and top the greatest
+    ``real = gain * top / 2**f * (sum_i c_i * (x_i - z_i) + offset)`` with ``c_i = round(2**f * multipliers[i] / top)`` and top the greatest
     magnitude: a coefficient is off by at most 1/2, so an input of magnitude X adds at most ``X * top / 2**(f+1)`` to the error. Multipliers
     of equal magnitude need no fraction.
     """
     top = max(map(abs, operator.multipliers))
-    offset = np.zeros(place.channels) if operator.offset is None else operator.offset
+    gain = np.ones(()) if operator.gain is None else operator.gain
+    offset = np.zeros(place.channels) if operator.offset is None else operator.offset / gain
     exact = operator.offset is None and min(map(abs, operator.multipliers)) == top
     for fraction in (0,) if exact else range(COEFFICIENT_BITS - 2, -1, -1):
         scale = 2.0**fraction / top
@@ -564,7 +563,7 @@ def _(operator: Sum, place: Place) -> tuple[Product | Reduction, ...]:
         beats=len(coefficients),
         head=coefficients[0],
         tail=coefficients[-1],
-        post=requantisation(place.config, operator, np.broadcast_to(bias, place.channels), 1 / scale),
+        post=requantisation(place.config, operator, np.broadcast_to(bias, place.channels), gain / scale),
     )
     return split(place.config, whole)
 
