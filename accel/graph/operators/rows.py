@@ -264,4 +264,5 @@ def _arg_max(site: Site) -> Value:
     last = bool(site.attribute("select_last_index", 0))
     site.builder.operate(ArgMax(name=site.name, kind=site.kind, inputs=(tensor.name,), output=output.name, last=last))
     keep = site.attribute("keepdims", 1)
-    return site.indices(output, shape).reshaped(tuple(1 if at == axis else size for at, size in enumerate(found.shape)) if keep else shape)
+    found = Activation(tensor=output, shape=shape, real=False)
+    return found.reshaped(tuple(1 if at == axis else size for at, size in enumerate(found.shape)) if keep else shape)
