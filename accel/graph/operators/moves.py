@@ -226,7 +226,7 @@ def _resize(site: Site) -> Value:
     axes = ruled(site, lambda: movement.along(given, len(value.shape), "axes"))
     policy = str(site.attribute("keep_aspect_ratio_policy", "stretch"))
     whole = None if sizes is None else [int(size) for size in sizes]
-    extents = ruled(site, lambda: movement.extents(value.shape, whole, scales, axes, policy))
+    whole_sizes, whole_scales = ruled(site, lambda: movement.extents(value.shape, whole, scales, axes, policy))
     coordinates = str(site.attribute("coordinate_transformation_mode", "asymmetric" if old else "half_pixel"))
     nearest = str(site.attribute("nearest_mode", "floor" if old else "round_prefer_floor"))
     seen = None
@@ -238,7 +238,7 @@ def _resize(site: Site) -> Value:
             seen[axis] = (roi[at], roi[at + len(axes)])
 
     def rule(index: Index) -> Index:
-        return movement.resized(index, *extents, coordinates, nearest, seen)
+        return movement.resized(index, whole_sizes, whole_scales, coordinates, nearest, seen)
 
     return _surrounded(site, rule, site.number("extrapolation_value", 0.0)) if seen else _moved(site, rule)
 

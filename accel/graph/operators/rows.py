@@ -260,7 +260,7 @@ def _arg_max(site: Site) -> Value:
     moved = found.moved(found.places.transpose(*others, axis))
     tensor = site.builder.settle(moved)
     shape = tuple(size for at, size in enumerate(found.shape) if at != axis)
-    output = site.builder.tensor(site.output, sample(shape), WHOLE, tuple(range(len(sample(shape)))))
+    output = site.builder.tensor(site.output, sample(shape), tuple(range(len(sample(shape)))), WHOLE)
     last = bool(site.attribute("select_last_index", 0))
     site.builder.operate(ArgMax(name=site.name, kind=site.kind, inputs=(tensor.name,), output=output.name, last=last))
     keep = site.attribute("keepdims", 1)
