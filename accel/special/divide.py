@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from accel.formats import Rounding
-from accel.golden import checks
 from accel.jit import kernel
-from accel.special.integers import WIDEST, Integers, _quotient, nearest, operand, output, real, worst_rounding
+from accel.special import integers
+from accel.special.integers import WIDEST, Integers, _quotient, nearest, operand, output, positive, worst_rounding
 
 MULT_BITS = 34  # of the factor: with 17 bits of a dividend they fit in 51
 SHIFT = 44  # dropped bits, at most: with 17 bits of a divisor they fit in 61
@@ -68,10 +68,9 @@ class DivideParameters:
         RangeError
             If an argument breaks its rule.
         """
-        for value in zero_points:
-            checks.integer("zero_points", value, -(1 << WIDEST - 1), (1 << WIDEST - 1) - 1)
+        integers.zero_points(zero_points)
         output(zero_point, lo, hi, rounding)
-        real("multiplier", multiplier, float(np.finfo(np.float64).max), float(np.finfo(np.float64).tiny))
+        positive("multiplier", multiplier)
         mult, shift = nearest(min(multiplier, LARGEST), MULT_BITS, SHIFT)
         return cls(zero_points=zero_points, mult=mult, shift=shift, zero_point=zero_point, lo=lo, hi=hi, rounding=rounding)
 
@@ -95,7 +94,7 @@ def divide(parameters: DivideParameters, x0: Integers, x1: Integers) -> NDArray[
     Raises
     ------
     RangeError
-        If an operand is wider.
+        If an operand is wider, or not of a signed integer type.
     """
     first, second = np.broadcast_arrays(operand("x0", x0), operand("x1", x1))
     p = parameters

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -47,23 +48,38 @@ def nearest(factor: float | Fraction, bits: int, most: int) -> tuple[int, int]:
     return round(exact * (1 << shift)), shift
 
 
-def real(name: str, value: float, most: float, least: float = 0.0) -> None:
-    """Refuse what is no finite number in ``least..most``.
+def positive(name: str, value: float) -> None:
+    """Refuse what is no positive finite number.
 
     Parameters
     ----------
     name : str
         What the message calls it.
     value : float
-    most, least : float
 
     Raises
     ------
     RangeError
         If the rule is broken.
     """
-    if not least <= value <= most:
-        raise RangeError(f"{name} must be in [{least:g}, {most:g}], not {value!r}")
+    if not 0 < value < inf:
+        raise RangeError(f"{name} must be positive and finite, not {value}")
+
+
+def zero_points(values: tuple[int, ...]) -> None:
+    """Refuse zero points that no tensor of at most :data:`WIDEST` bits has.
+
+    Parameters
+    ----------
+    values : tuple of int
+
+    Raises
+    ------
+    RangeError
+        If the rule is broken.
+    """
+    for value in values:
+        checks.integer("zero_points", value, -(1 << WIDEST - 1), (1 << WIDEST - 1) - 1)
 
 
 def output(zero_point: int, lo: int, hi: int, rounding: Rounding) -> None:

@@ -13,7 +13,7 @@ from accel.errors import RangeError
 from accel.formats import Rounding
 from accel.golden.arithmetic import _round_shift
 from accel.jit import kernel
-from accel.special.integers import Integers, _length, _root, operand, output, real, worst_rounding
+from accel.special.integers import Integers, _length, _root, operand, output, worst_rounding
 
 LONGEST = 1 << 16  # elements of a row, at most: n * sum x**2 then stays at 2**62
 TOP = 60  # bits to which variance and epsilon are brought
@@ -81,12 +81,13 @@ class LayerNormParameters:
             If an argument breaks its rule.
         """
         output(zero_point, lo, hi, rounding)
-        real("epsilon", epsilon, 2.0**64)
+        if not 0 <= epsilon <= 2.0**64:
+            raise RangeError(f"epsilon must be in [0, 2**64] input LSB squared, not {epsilon}")
         if gamma.ndim != 1 or not 1 <= gamma.size <= LONGEST or beta.shape != gamma.shape:
             raise RangeError(f"gamma and beta must be of one shape (n,), n from 1 to {LONGEST}, not {gamma.shape} and {beta.shape}")
-        for name, values, most in (("gamma", gamma, 2.0**GAIN_BITS), ("beta", beta, 2.0 ** (TOP - FRAC))):
-            if not np.abs(values).max() <= most:
-                raise RangeError(f"{name} must be at most {most:g} output LSB in magnitude, not {np.abs(values).max():g}")
+        for name, values, most in (("gamma", gamma, GAIN_BITS), ("beta", beta, TOP - FRAC)):
+            if not np.abs(values).max() <= 2.0**most:
+                raise RangeError(f"{name} must be at most 2**{most} output LSB in magnitude, not {np.abs(values).max():g}")
         whole = Fraction(epsilon) * gamma.size**2
         places = next(places for places in range(TOP // 2, -TOP, -1) if round(whole * Fraction(4) ** places) <= 1 << TOP)
         largest = max(np.abs(gamma).max() * 2.0**-GAIN_BITS, np.abs(beta).max() * 2.0 ** (FRAC - TOP))
@@ -130,7 +131,7 @@ def layer_norm(parameters: LayerNormParameters, x: Integers) -> NDArray[np.int64
     Raises
     ------
     RangeError
-        If the shape is wrong or an element is wider.
+        If the shape is wrong, an element is wider or the type is not that of signed integers.
     """
     p = parameters
     if x.ndim == 0 or x.shape[-1] != p.gamma.size:

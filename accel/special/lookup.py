@@ -65,16 +65,16 @@ class Pointwise:
 
     @property
     def units(self) -> tuple[str, ...]:
-        """Names of the units in it; none if it is exact."""
-        names: list[str] = []
+        """Names of the units in it, sorted; none if it is exact."""
+        names: set[str] = set()
 
         def note(name: str) -> Real:
-            names.append(name)
+            names.add(name)
             return EXACT[name]
 
         with np.errstate(all="ignore"):
             self.formula(note, np.zeros(1))
-        return tuple(dict.fromkeys(names))
+        return tuple(sorted(names))
 
     def then(self, other: Pointwise) -> Pointwise:
         """Return the function of this one's result."""

@@ -13,9 +13,11 @@ from accel.golden import checks
 from accel.golden.arithmetic import _requantise
 from accel.jit import kernel
 from accel.quant import nearest_multiplier
-from accel.special.integers import WIDEST, Integers, operand, output, real, worst_rounding
+from accel.special import integers
+from accel.special.integers import WIDEST, Integers, operand, output, positive, worst_rounding
 
 MULT_BITS = 31  # of the factor, at most: 32 bits of a product and these fit in 63
+LEAST, LARGEST = 2.0**-60, 2.0**18  # factors below and above have the same results: none but 0 is kept, or left in range
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,12 +73,10 @@ class MultiplyParameters:
             If an argument breaks its rule.
         """
         checks.integer("mult_bits", mult_bits, 1, MULT_BITS)
-        for value in zero_points:
-            checks.integer("zero_points", value, -(1 << WIDEST - 1), (1 << WIDEST - 1) - 1)
+        integers.zero_points(zero_points)
         output(zero_point, lo, hi, rounding)
-        real("multiplier", multiplier, 2.0**30, 2.0**-1022)
-        # A factor below 2**-60 makes 0 of every product, as 2**-60 does.
-        mult, shift = (int(one) for one in nearest_multiplier(min(max(multiplier, 2.0**-60), 2.0**mult_bits - 1), mult_bits))
+        positive("multiplier", multiplier)
+        mult, shift = (int(one) for one in nearest_multiplier(min(max(multiplier, LEAST), LARGEST), mult_bits))
         return cls(zero_points=zero_points, mult=mult, shift=shift, zero_point=zero_point, lo=lo, hi=hi, rounding=rounding)
 
 
@@ -99,7 +99,7 @@ def multiply(parameters: MultiplyParameters, x0: Integers, x1: Integers) -> NDAr
     Raises
     ------
     RangeError
-        If an operand is wider.
+        If an operand is wider, or not of a signed integer type.
     """
     first, second = np.broadcast_arrays(operand("x0", x0), operand("x1", x1))
     out = np.empty(first.shape, np.int64)
@@ -122,9 +122,10 @@ def bound(parameters: MultiplyParameters, multiplier: float) -> float:
         What they were derived from.
     """
     p = parameters
-    error = abs(float(Fraction(p.mult, 1 << p.shift) / Fraction(multiplier) - 1))
+    factor = min(max(multiplier, LEAST), LARGEST)
+    error = abs(float(Fraction(p.mult, 1 << p.shift) / Fraction(factor) - 1))
     span = max(abs(p.lo - p.zero_point), abs(p.hi - p.zero_point))
-    reach = multiplier * 4.0**WIDEST
+    reach = factor * 4.0**WIDEST
     return worst_rounding(p.rounding) + (min(span / (1 - error), reach) * error if error < 1 else span)
 
 

@@ -25,7 +25,7 @@ from accel.special.integers import (
     nearest,
     operand,
     output,
-    real,
+    positive,
     worst_rounding,
 )
 from accel.special.units import config
@@ -113,8 +113,9 @@ class SoftmaxParameters:
         """
         checks.integer("length", length, 1, LONGEST)
         output(zero_point, lo, hi, rounding)
-        real("step", step, float(np.finfo(np.float64).max), float(np.finfo(np.float64).tiny))
-        real("scale", scale, 1 / LEAST, LEAST)
+        positive("step", step)
+        if not LEAST <= scale <= 1 / LEAST:
+            raise RangeError(f"scale must be in [2**-24, 2**24], not {scale}")
         unit = "fine" if scale < FINE else "coarse"
         exponent = min(step, STEEPEST) * Fraction(LOG2_E) * (1 << UNITS[unit].in_frac)
         steps = nearest(exponent, STEP_BITS, MAX_SHIFT)
@@ -168,7 +169,7 @@ def softmax(parameters: SoftmaxParameters, x: Integers) -> NDArray[np.int64]:
     Raises
     ------
     RangeError
-        If the shape is wrong or an element is wider.
+        If the shape is wrong, an element is wider or the type is not that of signed integers.
     """
     p, unit = parameters, UNITS[parameters.unit]
     if x.ndim == 0 or x.shape[-1] != p.length:

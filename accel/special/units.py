@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from math import e, erf, log, log2
+from math import e, erf, inf, log, log2, pi, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,8 @@ Real = Callable[[Reals], Reals]
 COARSE = 8  # bits of an operator's operand up to which the coarse units serve it
 LOG_FRAC = 30  # fraction bits of a logarithm's operand
 _FARTHEST = 1000.0  # exponents beyond it have left every format
+_FLOAT = 2.0**-40  # more than float64 adds around a unit
+STEEPEST = {"sigmoid": 0.25, "tanh": 1.0, "erf": 2 / sqrt(pi)}
 
 
 def _config(name: str, in_bits: int, in_frac: int, out_bits: int, out_frac: int, error: float) -> FunctionConfig:
@@ -103,6 +105,29 @@ def unit(name: str, bits: int = COARSE) -> Real:
     if name == "exp2":
         return partial(_exp2, config("exp2", bits), 1.0)
     return partial(_rounded, config(name, bits))
+
+
+def error(name: str, bits: int = COARSE) -> float:
+    """Return what a unit is off by at most, over all reals.
+
+    ``sigmoid``, ``tanh``, ``erf``: half a unit of the operand's last place times the steepest slope, the error the unit was made for, and
+    what the function still rises beyond the operand's range. ``exp2`` and ``exp`` relative to the result, so absolute too where x is
+    0 or less: 2**-f is a half or more, so that the unit's error counts twice, and the exponent is off by half a unit of its last place.
+    ``log``, of x of 1 or more: half a unit of the operand's last place, and the error of the logarithm.
+
+    Parameters
+    ----------
+    name : str
+    bits : int
+    """
+    if name == "log":
+        return 2.0 ** -(LOG_FRAC + 1) + integers.LOG_ERROR * log(2) + _FLOAT
+    if name in ("exp2", "exp"):
+        made = config("exp2", bits)
+        return float((1 + 2 * made.error) * 2.0 ** (2.0 ** -(made.in_frac + 1)) - 1 + _FLOAT)
+    made = config(name, bits)
+    last, limit = EXACT[name](np.array([made.operand.hi * 2.0**-made.in_frac, inf])).tolist()
+    return float(STEEPEST[name] * 2.0 ** -(made.in_frac + 1) + made.error + limit - last + _FLOAT)
 
 
 def _rounded(config: FunctionConfig, x: Reals) -> Reals:
