@@ -389,7 +389,9 @@ def test_fused_convolution(activation: str, parameters: list[float], addend: boo
     model, rng = Model(), np.random.default_rng(1)
     x = model.input(1, 3, 5, 5)
     more = [model.constant(rng.normal(size=(1, 4, 5, 5)), np.float32)] if addend else []
-    attributes = {"activation": activation, **({"activation_params": parameters} if parameters else {})} if activation else {}
+    attributes: dict[str, Any] = (
+        {"activation": activation, **({"activation_params": parameters} if parameters else {})} if activation else {}
+    )
     given = [x, model.constant(rng.normal(size=(4, 3, 3, 3)), np.float32), model.constant(rng.normal(size=4), np.float32), *more]
     model.output(model.node("FusedConv", *given, domain="com.microsoft", pads=[1] * 4, **attributes))
     close(model, tmp_path, 1, 3, 5, 5)
@@ -568,7 +570,7 @@ def test_networks_in_qoperator_form(per_channel: bool, activations: str, tmp_pat
     onnx.save(network(rng), tmp_path / "float.onnx")
     images = rng.normal(0, 1, (16, 1, 3, 12, 12)).astype(np.float32)
 
-    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]  # the package ships no types
+    class Reader(quantization.CalibrationDataReader):
         def __init__(self) -> None:
             self.given = iter([{"x": image} for image in images])
 
