@@ -37,10 +37,9 @@ SELECTIONS = {"MaxPool", "GlobalMaxPool", "ReduceMax", "Concat"}  # elements of 
 PRODUCTS = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 RESULTS = {"AveragePool", "GlobalAveragePool", "ReduceMean", "Softmax", "LogSoftmax", "LayerNormalization"}
 AFFINE = {"Add", "Sub", "Mul", "Div"}
-FUNCTIONS = AFFINE.union(
-    "Abs Ceil Celu Clip Elu Erf Exp Floor Gelu HardSigmoid HardSwish LeakyRelu Log Max Min Mish Neg PRelu Pow Reciprocal Relu Round".split(),
-    "Selu Sigmoid Sign Softplus Softsign Sqrt Swish Tanh ThresholdedRelu".split(),
-)
+FUNCTIONS = AFFINE | {"Abs", "Ceil", "Celu", "Clip", "Elu", "Erf", "Exp", "Floor", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Log"}
+FUNCTIONS |= {"Max", "Min", "Mish", "Neg", "PRelu", "Pow", "Reciprocal", "Relu", "Round", "Selu", "Sigmoid", "Sign", "Softplus", "Softsign"}
+FUNCTIONS |= {"Sqrt", "Swish", "Tanh", "ThresholdedRelu"}
 UNIT = {"Sigmoid", "HardSigmoid"}  # results in [0, 1]
 
 
