@@ -76,7 +76,7 @@ def quantise(x: NDArray[Any], scale: ArrayLike, zero_point: ArrayLike, format: F
     zero_point : int, shape () or (n,)
         Integers that stand for 0.
     format : FixedFormat
-        Of the integers, at most 32 bits; its `frac` is not used.
+        Of the integers, at most 52 bits, which float64 holds; its `frac` is not used.
     axis : int, optional
         Axis of `x` along which `scale` and `zero_point` of shape (n,) run.
 
@@ -98,8 +98,8 @@ def quantise(x: NDArray[Any], scale: ArrayLike, zero_point: ArrayLike, format: F
         raise RangeError(f"x must be float32 or float64, not {x.dtype}")
     if np.isnan(x).any():
         raise RangeError("x must be a number, not nan")
-    if format.bits > 32:
-        raise RangeError(f"format must have at most 32 bits, not {format.bits}")
+    if format.bits > 52:
+        raise RangeError(f"format must have at most 52 bits, not {format.bits}")
     zero = _along(np.asarray(zero_point, np.int64), x, axis)
     with np.errstate(over="ignore"):  # an infinite quotient saturates
         steps = np.rint(x / _along(_scales(scale), x, axis).astype(x.dtype)).astype(np.float64)

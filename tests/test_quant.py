@@ -136,7 +136,7 @@ INT8 = FixedFormat(8)
         (lambda: quantise(np.zeros(1, int), 1.0, 0, INT8), "x must be float32 or float64, not int64"),
         (lambda: quantise(X * np.nan, 1.0, 0, INT8), "x must be a number, not nan"),
         (lambda: quantise(X, 0.0, 0, INT8), r"scale must be positive and finite, not 0\.0"),
-        (lambda: quantise(X, 1.0, 0, FixedFormat(33)), "format must have at most 32 bits, not 33"),
+        (lambda: quantise(X, 1.0, 0, FixedFormat(53)), "format must have at most 52 bits, not 53"),
         (lambda: quantise(X, np.ones(2), 0, INT8), r"axis must be given for parameters of shape \(2,\), not None"),
         (lambda: quantise(X, np.ones(2), 0, INT8, axis=1), r"parameters must be of shape \(\) or \(3,\), not \(2,\)"),
         (lambda: dequantise(X.astype(int), np.zeros(()), 0), r"scale must be positive and finite, not 0\.0"),

@@ -362,12 +362,22 @@ class Draft(Placed):
         return self.order
 
     @property
-    def lies(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Stored shape and axes of its tensor: without the extents of a single position, if it is seen without them."""
+    def lies(self) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+        """Stored shape and axes of a tensor in the shape the result is seen in; None where the result must move to be one.
+
+        The channels stay last. Rows may be split into other axes, as the operators ask only how many there are.
+        """
         seen = sample(self.shape)
-        if self.index is None and seen == self.extents[-1:] and math.prod(self.extents) == seen[0]:
-            return seen, (0,)
-        return self.extents, self.order
+        if self.natural:
+            return self.extents, self.order
+        places = self.places.reshape(seen)
+        size = math.prod(self.extents)
+        steps = [int(places.take(1, axis).flat[0] - places.flat[0]) if extent > 1 else size for axis, extent in enumerate(seen)]
+        for order in (tuple(range(len(seen))), tuple(sorted(range(len(seen)), key=lambda axis: -steps[axis]))):
+            stored = tuple(seen[axis] for axis in order)
+            if stored[-1] == self.extents[-1] and np.array_equal(places.transpose(order).ravel(), np.arange(size)):
+                return stored, order
+        return None
 
     @property
     def padded(self) -> bool:
@@ -420,7 +430,7 @@ class Builder:
     tensors: dict[str, Tensor] = field(init=False, default_factory=dict)
     operators: dict[str, Operator] = field(init=False, default_factory=dict)
     inputs: dict[tuple[str, Form], Port] = field(init=False, default_factory=dict)
-    rounded: dict[tuple[Any, Quantiser], Tensor] = field(init=False, default_factory=dict)
+    rounded: dict[tuple[Any, Quantiser], Activation] = field(init=False, default_factory=dict)
     moves: dict[Any, Tensor] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -519,11 +529,16 @@ class Builder:
         tensor = self.tensors[self.inputs[key].tensor]
         return Activation(tensor=tensor, shape=source.shape, index=source.index, real=False)
 
-    def round(self, draft: Draft, quantiser: Quantiser, name: str) -> Tensor:
-        """Make an operator of a draft; the same form again gives the same tensor."""
+    def round(self, draft: Draft, quantiser: Quantiser, name: str) -> Activation:
+        """Make an operator of a draft; the same form again gives the same integers."""
         key = (draft, quantiser)
         if key not in self.rounded:
-            output = self.rounded[key] = self.tensor(name, *draft.lies, form=quantiser.form)
+            lies, label = draft.lies, name
+            index = None
+            if lies is None:  # the tensor is not ONNX's, but one whose elements are ONNX's elsewhere
+                lies, label, index = (draft.extents, draft.order), f"{name}/stored", draft.index
+            output = self.tensor(label, *lies, quantiser.form)
+            self.rounded[key] = Activation(tensor=output, shape=draft.shape, index=index, real=False)
             common = {
                 "name": draft.name,
                 "kind": draft.kind,

@@ -48,11 +48,12 @@ def compute(builder: Builder, name: str, quantiser: Quantiser, output: str) -> A
         result = island.finish(name, quantiser, (1, *sample(shape)), shape)
         order = image_order(sample(shape)) if len(shape) == 4 else tuple(range(len(sample(shape))))
         stored = tuple(sample(shape)[axis] for axis in order)
-        tensor = builder.rounded[key] = builder.tensor(output, stored, order, quantiser.form)
+        tensor = builder.tensor(output, stored, order, quantiser.form)
         last = builder.writers[name]
         inputs = tuple(each.name for each in island.inputs.values())
         builder.operate(Host(name=last.name, kind=last.kind, inputs=inputs, output=tensor.name, graph=island.graph(result)))
-    return Activation(tensor=builder.rounded[key], shape=tuple(shape), real=False)
+        builder.rounded[key] = Activation(tensor=tensor, shape=tuple(shape), real=False)
+    return builder.rounded[key]
 
 
 @dataclass(slots=True)

@@ -217,14 +217,14 @@ class Operator:
     inputs: tuple[str, ...]
     output: str
 
-    def image(self, height: int, width: int, channels: int) -> tuple[int, int, int] | None:
-        """Output image for this input image; None where only the number of elements is kept."""
+    def image(self, height: int, width: int, channels: int) -> tuple[int, int, int]:
+        """Output image for this input image."""
         return height, width, channels
 
     def fits(self, inputs: Sequence[Tensor], output: Tensor) -> bool:
-        """Whether the output's shape follows from those of the inputs."""
+        """Whether the output has the rows and channels that follow from the inputs; its rows may be split into other axes."""
         images = [self.image(*tensor.image) for tensor in inputs]
-        return all(output.image == image if image else output.size == tensor.size for image, tensor in zip(images, inputs, strict=True))
+        return all((prod(image), image[-1]) == (output.size, output.shape[-1]) for image in images)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -294,7 +294,7 @@ class MatrixProduct(Arithmetic):
             raise NetworkError(f"weights of {self.name} must be known, not shapes only")
         return self.weights.reshape(self.filters, self.reduction)
 
-    def image(self, height: int, width: int, channels: int) -> tuple[int, int, int] | None:
+    def image(self, height: int, width: int, channels: int) -> tuple[int, int, int]:
         """Output image for this input image."""
         return (*self.window.positions(height, width), self.filters)
 
@@ -340,7 +340,7 @@ class MaxPool(Arithmetic):
     input_zero: int
     multiplier: float
 
-    def image(self, height: int, width: int, channels: int) -> tuple[int, int, int] | None:
+    def image(self, height: int, width: int, channels: int) -> tuple[int, int, int]:
         """Output image for this input image."""
         return (*self.window.positions(height, width), channels)
 
@@ -366,7 +366,7 @@ class AveragePool(Arithmetic):
     input_zero: int
     multiplier: float
 
-    def image(self, height: int, width: int, channels: int) -> tuple[int, int, int] | None:
+    def image(self, height: int, width: int, channels: int) -> tuple[int, int, int]:
         """Output image for this input image."""
         return (*self.window.positions(height, width), channels)
 
@@ -419,7 +419,7 @@ class TransposedConvolution(Arithmetic):
     bias: NDArray[np.int64] | None = None
     multiplier: NDArray[np.float64] | None = None
 
-    def image(self, height: int, width: int, channels: int) -> tuple[int, int, int] | None:
+    def image(self, height: int, width: int, channels: int) -> tuple[int, int, int]:
         """Output image for this input image."""
         return (*self.size, self.filters)
 

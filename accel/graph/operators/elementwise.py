@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from accel.errors import NetworkError, RangeError
 from accel.formats import Rounding
 from accel.graph.builder import Activation, Constant, Draft, Reals, Takes, Value, broadcast
 from accel.graph.network import Divide, Lookup, MatrixProduct, Multiply, Operator, Sum, Tensor, Window
@@ -298,6 +299,32 @@ def _of_two(site: Site, function: Callable[[Reals, Reals], Reals]) -> Value:
     linear = function in (np.add, np.subtract)
     takes = Takes.ADDEND | Takes.CHANNELS if linear else Takes.NOTHING
     return site.draft((a, b), shape, build, stored=like.stored, order=like.axes, takes=takes, index=like.index)
+
+
+# One operand.
+
+UNARY = tuple(kind for kind in lookup.FUNCTIONS if kind not in ("Clip", "Pow", "PRelu", "Relu"))
+
+
+@imports(*UNARY)
+def _unary(site: Site) -> Value:
+    attributes = {name: value for name, value in site.node.attributes.items() if isinstance(value, int | float | str)}
+    for name, value in attributes.items():
+        if not isinstance(value, str):
+            attributes[name] = site.number(name, 0.0)
+    try:
+        function = lookup.FUNCTIONS[site.kind](**attributes)
+    except RangeError as error:
+        raise NetworkError(str(error).replace(f" of {site.kind} ", f" of {site} ", 1)) from None
+    return applied(site, site.pointwise(0), function)
+
+
+@imports("PRelu")
+def _prelu(site: Site) -> Value:
+    slope = site.reals(1)
+    if (slope != slope.flat[0]).any():
+        raise OnHost  # a table holds one function, not one for each channel
+    return applied(site, site.pointwise(0), lookup.FUNCTIONS["PRelu"](slope=float(slope.flat[0])))
 
 
 # Bounds.

@@ -306,12 +306,11 @@ def _rounded(site: Site, at: int, value: Value, quantiser: Quantiser) -> Activat
     if isinstance(value, Constant):
         return None
     if isinstance(value, Source) and quantiser.plain:
-        return site.builder.receive(value, quantiser.form, f"{value.name}/quantised", real=True)
+        return replace(site.builder.receive(value, quantiser.form, f"{value.name}/quantised", real=True), real=True)
     if isinstance(value, Activation) and Form.of(value.tensor) == quantiser.form and quantiser.plain:
         return value
     draft = value if isinstance(value, Draft) else site.pointwise(at)
-    tensor = site.builder.round(draft, quantiser, f"{site.output}/{at}")
-    return Activation(tensor=tensor, shape=draft.shape, index=draft.index, real=True)
+    return replace(site.builder.round(draft, quantiser, f"{site.output}/{at}"), real=True)
 
 
 def _joined(site: Site, placed: list[Activation], real: bool, values: list[Value] | None = None) -> Activation:

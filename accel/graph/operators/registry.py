@@ -263,8 +263,7 @@ class Site:
 
     def rounded(self, draft: Draft, quantiser: Quantiser) -> Activation:
         """Integers of this node's output, made of a draft."""
-        tensor = self.builder.round(draft, quantiser, self.output)
-        return Activation(tensor=tensor, shape=draft.shape, index=draft.index, real=False)
+        return self.builder.round(draft, quantiser, self.output)
 
 
 # The registry.

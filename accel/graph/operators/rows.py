@@ -223,14 +223,14 @@ def _opposed(site: Site, value: Activation) -> Activation:
     form = Form(tensor.bits, False, tensor.scale, -1 - tensor.zero_point)
     whole = replace(value, shape=(1, *value.stored), index=np.arange(tensor.size).reshape(1, *value.stored))
     negated = site.builder.round(_minus(identity(site, whole)), Quantiser.whole(form), f"{tensor.name}/negated")
-    return Activation(tensor=negated, shape=value.shape, index=value.places, real=value.real)
+    return Activation(tensor=negated.tensor, shape=value.shape, index=value.places, real=value.real)
 
 
 def _opposite(site: Site, draft: Draft) -> Draft:
     """Negate a result that is an element of its input, and so is exact in its form."""
     (tensor,) = draft.inputs
     exact = site.builder.round(draft, Quantiser.whole(Form.of(tensor)), f"{site.output}/negated")
-    return _minus(identity(site, Activation(tensor=exact, shape=draft.shape, index=draft.index, real=True)))
+    return _minus(identity(site, replace(exact, real=True)))
 
 
 def _minus(draft: Draft) -> Draft:
