@@ -77,7 +77,7 @@ def export(module: Any, example: Any, whole: bool = False) -> Graph:
 
 @contextmanager
 def _evaluating(module: Any) -> Iterator[None]:
-    """Evaluation mode, no gradients, and no fused attention, which has no ONNX counterpart."""
+    """Hold a module in evaluation mode, without gradients and without fused attention, which has no ONNX counterpart."""
     import torch
 
     modes = {each: each.training for each in module.modules()}
