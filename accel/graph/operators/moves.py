@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -42,7 +43,13 @@ def _moved(site: Site, rule: Rule) -> Value:
         if value.axis is not None:
             raise OnHost
         return replace(value, values=ruled(site, lambda: rule(value.values)))
-    return value.moved(ruled(site, lambda: rule(value.places)))
+    return _seen(value, ruled(site, lambda: rule(value.places)))
+
+
+def _seen(value: Source | Activation | Draft, index: Index) -> Source | Activation | Draft:
+    """See elements at other places; as if nothing had moved where moves undo each other."""
+    whole = replace(value, shape=index.shape, index=None)
+    return whole if index.size == prod(value.stored) and np.array_equal(whole.places, index) else value.moved(index)
 
 
 def _reshaped(site: Site, shape: Rule) -> Value:
@@ -193,7 +200,7 @@ def _surrounded(site: Site, rule: Rule, real: float) -> Value:
     ruled(site, lambda: movement.limited(value.shape))
     index = ruled(site, lambda: rule(value.places))
     if padding == value.tensor.zero_point:
-        return value.moved(index)
+        return _seen(value, index)
     return _collected(site, (value.tensor,), index, _order(value, index.ndim - len(value.shape)), value.real, padding)
 
 

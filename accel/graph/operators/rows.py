@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -27,34 +27,45 @@ def _axes(site: Site, axes: tuple[int, ...] | None, count: int) -> tuple[int, ..
         raise NetworkError(str(error).replace(" must ", f" of {site} must ", 1)) from None
 
 
-def _last(site: Site, value: Activation, axes: tuple[int, ...]) -> tuple[Tensor, movement.Index | None]:
-    """Bring a value into a tensor whose last axis runs over these axes, in their order.
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """A tensor whose last stored axis runs over some axes of a value.
 
-    Returns
-    -------
-    Tensor
-        Of shape (rows..., elements of a row).
-    integers of the value's shape, or None
-        Where each element lies in it; None where the tensor has the value's own axes.
+    Parameters
+    ----------
+    tensor : Tensor
+    shape : tuple of int
+        Of the result of an operator on the rows, the batch axis included.
+    order : tuple of int
+        Stored axes of the result.
+    places : integers of the value's shape, or None
+        Where each element of the value lies in the rows; None where the result has the value's own axes.
     """
+
+    tensor: Tensor
+    shape: tuple[int, ...]
+    order: tuple[int, ...]
+    places: movement.Index | None = None
+
+    def draft(self, site: Site, build: Any, takes: Takes) -> Draft:
+        """Draft of a result that lies as the rows do, seen as the value is."""
+        rows = site.draft((self.tensor,), self.shape, build, stored=self.tensor.shape, order=self.order, takes=takes)
+        return rows if self.places is None else rows.moved(self.places)
+
+
+def _last(site: Site, value: Activation, axes: tuple[int, ...]) -> _Rows:
+    """Bring a value into rows over these axes, in their order."""
     shape = value.shape
-    kept = tuple(axis for axis in range(len(shape)) if axis not in axes)
     front = len(shape) - len(sample(shape))
-    if len(axes) == 1 and axes[0] >= front and len(shape) > front:
-        order = [axis for axis in (value.axes if value.natural else range(len(sample(shape)))) if axis != axes[0] - front]
-        return site.builder.settle(value, (*order, axes[0] - front)), None
-    rows = [shape[axis] for axis in kept] + [prod(shape[axis] for axis in axes)]
-    moved = value.moved(value.places.transpose(*kept, *axes).reshape(rows))
-    tensor = site.builder.settle(moved)
+    if len(axes) == 1 and axes[0] >= front:
+        others = [axis for axis in (value.axes if value.natural else range(len(sample(shape)))) if axis != axes[0] - front]
+        order = (*others, axes[0] - front)
+        return _Rows(site.builder.settle(value, order), shape, order)
+    kept = tuple(axis for axis in range(len(shape)) if axis not in axes)
+    rows = (1, prod(shape[axis] for axis in kept), prod(shape[axis] for axis in axes))
+    tensor = site.builder.settle(value.moved(value.places.transpose(*kept, *axes).reshape(rows)))
     places = movement.places(tensor.shape).reshape([shape[axis] for axis in (*kept, *axes)])
-    return tensor, places.transpose(np.argsort((*kept, *axes)))
-
-
-def _placed(site: Site, tensor: Tensor, places: movement.Index | None, shape: tuple[int, ...], build: Any, takes: Takes) -> Draft:
-    """Draft of a result that lies as a tensor of :func:`_last` does."""
-    if places is None:
-        return site.draft((tensor,), shape, build, stored=tensor.shape, order=tensor.axes, takes=takes)
-    return site.draft((tensor,), tensor.shape, build, stored=tensor.shape, takes=takes).moved(places)
+    return _Rows(tensor, rows, (0, 1), places.transpose(np.argsort((*kept, *axes))))
 
 
 # Softmax.
@@ -64,13 +75,13 @@ def _placed(site: Site, tensor: Tensor, places: movement.Index | None, shape: tu
 def _softmax(site: Site) -> Value:
     value, old = _operand(site), site.builder.graph.opset < SOFTMAX_OF_ONE_AXIS
     (axis,) = _axes(site, (site.attribute("axis", 1 if old else -1),), len(value.shape))
-    tensor, places = _last(site, value, tuple(range(axis, len(value.shape))) if old else (axis,))
+    rows = _last(site, value, tuple(range(axis, len(value.shape))) if old else (axis,))
 
     def build(draft: Draft, output: Tensor, common: dict[str, Any]) -> Operator:
         scale = output.scale / float(draft.gain)
-        return Softmax(step=tensor.scale, scale=scale, logarithm=site.kind == "LogSoftmax", **common)
+        return Softmax(step=rows.tensor.scale, scale=scale, logarithm=site.kind == "LogSoftmax", **common)
 
-    return _placed(site, tensor, places, value.shape, build, Takes.NOTHING)
+    return rows.draft(site, build, Takes.NOTHING)
 
 
 # Normalisation.
@@ -78,13 +89,15 @@ def _softmax(site: Site) -> Value:
 
 def _normalised(site: Site, value: Activation, axes: tuple[int, ...], epsilon: float, gamma: Reals, beta: Reals) -> Draft:
     """Draft of a value normalised over axes, with a gain and an offset for each element of a row."""
-    tensor, places = _last(site, value, axes)
+    rows = _last(site, value, axes)
 
     def build(draft: Draft, output: Tensor, common: dict[str, Any]) -> Operator:
         gain = draft.gain / output.scale
-        return LayerNorm(epsilon=epsilon / tensor.scale**2, gamma=gamma * gain, beta=beta * gain + draft.addend / output.scale, **common)
+        return LayerNorm(
+            epsilon=epsilon / rows.tensor.scale**2, gamma=gamma * gain, beta=beta * gain + draft.addend / output.scale, **common
+        )
 
-    return _placed(site, tensor, places, value.shape, build, Takes.ADDEND | Takes.CHANNELS | Takes.SIGN)
+    return rows.draft(site, build, Takes.ADDEND | Takes.CHANNELS | Takes.SIGN)
 
 
 def _epsilon(site: Site) -> float:
