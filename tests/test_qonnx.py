@@ -309,10 +309,10 @@ QUANTISERS = "one of Quant, IntQuant, BipolarQuant, Trunc"
         ("Quant", {"s": 1, "z": 0, "b": 17}, {}, "bitwidth", "one integer in [1, 16], not 17"),
         ("Quant", {"s": 1, "z": 0, "b": 2.5}, {}, "bitwidth", "one integer in [1, 16], not 2.5"),
         ("Quant", {"s": 1, "z": 0, "b": [4, 8]}, {}, "bitwidth", "one integer in [1, 16], not 4 and 8"),
-        ("Quant", {"s": 1, "z": 0}, {}, "bitwidth", "given, not left out"),
+        ("Quant", {"s": 1, "z": 0}, {}, "inputs", "4 or more, not 3"),
         ("Quant", {"s": 0, "z": 0, "b": 4}, {}, "scale", "positive and finite, not 0.0"),
         ("Quant", {"s": [[1, 2], [3, 4]], "z": 0, "b": 4}, {}, "scale", "along one axis, not be of shape (2, 2)"),
-        ("Quant", {"s": 1, "z": 0.5, "b": 4}, {}, "zero point", "an integer, not 0.5"),
+        ("Quant", {"s": 1, "z": 0.5, "b": 4}, {}, "zero point", "an integer of 32 bits, not 0.5"),
         ("Quant", {"s": 1, "z": 200, "b": 4}, {}, "zeropt", "in [-128, 127], not 200..200"),
         ("Quant", {"s": 1, "z": 1, "b": 1}, {}, "zeropt", "0 for a signed width of 1, not 1"),
         ("Quant", {"s": 1, "z": 0, "b": 4}, {"rounding_mode": "CEIL"}, "rounding_mode", f"{ACTIVATION_MODES}, not CEIL"),
@@ -321,6 +321,9 @@ QUANTISERS = "one of Quant, IntQuant, BipolarQuant, Trunc"
         ("Trunc", {"s": [1, 2], "z": 0, "i": 8, "o": 4}, {}, "scale", "one positive number, not [1.0, 2.0]"),
         ("Trunc", {"s": 1, "z": 3, "i": 8, "o": 4}, {}, "zeropt", "0, not 3"),
         ("Trunc", {"s": 1, "z": 0, "i": 8, "t": -4, "o": 4}, {}, "out_scale", "one positive number, not -4.0"),
+        ("Quant", {"s": 1, "z": 0, "b": 4}, {"signed": "yes"}, "signed", "an integer, not 'yes'"),
+        ("Quant", {"s": 1, "z": 0, "b": 4}, {"rounding_mode": 1}, "rounding_mode", "a text, not 1"),
+        ("Trunc", {"s": 1, "z": 0, "i": 4, "o": 8}, {}, "out_bitwidth", "at most in_bitwidth, 4, not 8"),
         ("Trunc", {"s": 1, "z": 0, "i": 33, "o": 4}, {}, "in_bitwidth", "one integer in [1, 32], not 33"),
         ("Trunc", {"s": 1, "z": 0, "i": 30, "o": 20}, {}, "out_bitwidth", "one integer in [1, 16], not 20"),
     ],
@@ -332,13 +335,18 @@ def test_refusals(kind: str, parameters: dict[str, Any], attributes: dict[str, A
 
 
 def test_refused_weights() -> None:
-    start = r"^input 0 of node 'n' \(Quant\) must be numbers of shape "
     source = graph("Quant", {"s": np.ones((3, 1)) * [[1], [2], [3]], "z": 0, "b": 4}, {}, (1, 4))
-    with pytest.raises(NetworkError, match=start + r"\(4,\), which the scale does not widen, not of shape \(3, 4\)$"):
+    with pytest.raises(NetworkError, match=r"^scale of node 'n' \(Quant\) must be of a shape that broadcasts to \(4,\), not \(3, 1\)$"):
+        rewrite(frozen(source, np.ones(4, np.float32)))
+    source = graph("BipolarQuant", {"s": [1, 2, 3]}, {}, (1, 4))
+    with pytest.raises(
+        NetworkError, match=r"^scale of node 'n' \(BipolarQuant\) must be of a shape that broadcasts to \(4,\), not of 3 numbers$"
+    ):
         rewrite(frozen(source, np.ones(4, np.float32)))
     source = graph("Quant", {"s": 1, "z": 0, "b": 4}, {}, (1, 4))
-    with pytest.raises(NetworkError, match=start + r"\(1,\), which the scale does not widen, not NaN$"):
-        rewrite(frozen(source, np.array([np.nan], np.float32)))
+    for wrong, named in ((np.array([np.nan], np.float32), "NaN"), (np.array([1]), "int64")):
+        with pytest.raises(NetworkError, match=rf"^input 0 of node 'n' \(Quant\) must be float32 without NaN, not {named}$"):
+            rewrite(frozen(source, wrong))
     node = Node("n", "Quant", ("x", "x", "z", "b"), ("y",), {}, DOMAIN)
     with pytest.raises(NetworkError, match=r"^scale of node 'n' \(Quant\) must be a constant, not the tensor 'x'$"):
         rewrite(replace(source, constants={"z": source.constants["z"], "b": source.constants["b"]}, nodes=(node,)))

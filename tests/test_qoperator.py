@@ -372,6 +372,26 @@ def test_dynamic_quantisation_that_onnxruntime_fused(tmp_path: Path) -> None:
 # What onnxruntime's optimiser makes of several float operators.
 
 
+def test_networks_that_onnxruntime_quantised_dynamically(tmp_path: Path) -> None:
+    from onnxruntime import quantization
+
+    model, rng = Model(opset=17), np.random.default_rng(3)
+    x = model.input(1, 5, 16)
+    hidden = model.node("MatMul", x, model.constant(rng.normal(size=(16, 8)), np.float32, name="w"))
+    model.output(model.node("Relu", model.node("Add", hidden, model.constant(rng.normal(size=8), np.float32, name="b"))))
+    onnx.save(model.proto, tmp_path / "float.onnx")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of packages the quantiser itself uses
+        quantization.quantize_dynamic(tmp_path / "float.onnx", tmp_path / "quantised.onnx", per_channel=True)
+    quantised = onnx.load(tmp_path / "quantised.onnx")
+    assert {"DynamicQuantizeLinear", "MatMulInteger"} <= {node.op_type for node in quantised.graph.node}
+    graph = canonical(quantised, tmp_path)
+    assert [node.kind for node in graph.nodes] == ["DequantizeLinear", "MatMul", "Add", "Relu"]
+    given = {"x": rng.normal(size=(1, 5, 16)).astype(np.float32)}
+    (ours,), (theirs,) = run(graph, given).values(), run_onnxruntime(model.proto, given).values()
+    assert np.abs(ours - theirs).max() < 16 * 5 * 3 / 127 / 2  # of the weights' own rounding: half a step of 3 / 127 on 16 inputs below 5
+
+
 def close(model: Model, folder: Path, *shape: int) -> Graph:
     given = {"x": np.random.default_rng(5).normal(0, 1, shape).astype(np.float32)}
     graph = canonical(model, folder)
@@ -672,6 +692,19 @@ ONE, ZERO = np.float32(1), np.uint8(0)
          r"^input 0 of node 'n' \(QuantizeLinear\) must be float32 without NaN, not with it$"),
         (Node("n", "QuantizeLinear", ("w", "s"), ("y0",), {"axis": 0}), {"s": np.array([1, 2], np.float32), "w": np.ones(3, np.float32)},
          r"^scale of node 'n' \(QuantizeLinear\) must have one number for each of axis 0 of \(3,\), not 2$"),
+        (Node("n", "QLinearAdd", ("x", "s", "z"), ("y",), {}, "com.microsoft"), {"s": ONE, "z": ZERO},
+         r"^inputs of node 'n' \(QLinearAdd\) must be 7 or more, not 3$"),
+        (Node("n", "DynamicQuantizeLinear", ("x",), ("y",)), {},
+         r"^outputs of node 'n' \(DynamicQuantizeLinear\) must be 3 or more, not 1$"),
+        (Node("n", "QLinearConcat", ("s", "z", "x"), ("y",), {"axis": 1}, "com.microsoft"), {"s": ONE, "z": ZERO},
+         r"^inputs of node 'n' \(QLinearConcat\) must be a scale, a zero point and threes of tensor, scale and zero point, not 3$"),
+        (Node("n", "QLinearLeakyRelu", ("x", "s", "z", "s", "z"), ("y",), {"alpha": [1]}, "com.microsoft"), {"s": ONE, "z": ZERO},
+         r"^alpha of node 'n' \(QLinearLeakyRelu\) must be a number, not \[1\]$"),
+        (Node("n", "QLinearAveragePool", ("x", "s", "z", "s", "z"), ("y",), {"kernel_shape": ["a"]}, "com.microsoft"),
+         {"s": ONE, "z": ZERO},
+         r"^kernel_shape of node 'n' \(QLinearAveragePool\) must be numbers, not \['a'\]$"),
+        (Node("n", "Clip", ("w", "w"), ("y0",)), {"w": np.array([1, 2], np.int8), "s": ONE},
+         r"^min of node 'n' \(Clip\) must be one integer, not \[1, 2\]$"),
     ],
 )  # fmt: skip
 def test_refusals(node: Node, constants: dict[str, Any], message: str) -> None:

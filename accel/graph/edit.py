@@ -40,6 +40,61 @@ def numpy_type(kind: int) -> np.dtype[Any]:
     return Array.unknown((), kind).values.dtype
 
 
+ATTRIBUTES: dict[str, tuple[type, ...]] = {
+    "activation": (str,),
+    "activation_alpha": (float, int),
+    "activation_beta": (float, int),
+    "activation_gamma": (float, int),
+    "activation_params": (list, tuple),
+    "alpha": (float, int),
+    "axes": (list, tuple),
+    "axis": (int,),
+    "block_size": (int,),
+    "channels_last": (int,),
+    "epsilon": (float, int),
+    "kernel_shape": (list, tuple),
+    "mode": (str,),
+    "narrow": (int,),
+    "opset": (int,),
+    "output_dtype": (int,),
+    "rounding_mode": (str,),
+    "signed": (int,),
+    "to": (int,),
+    "transA": (int,),
+    "transB": (int,),
+    "transBatchA": (int,),
+    "transBatchB": (int,),
+}
+"""Types of the attributes that the passes read."""
+
+
+def check(node: Node, inputs: int, outputs: int = 1) -> None:
+    """Refuse a node of fewer inputs or outputs, or with an attribute of a type that is not its own: nobody has checked other domains yet.
+
+    Parameters
+    ----------
+    node : Node
+    inputs, outputs : int
+        The fewest that it has.
+
+    Raises
+    ------
+    NetworkError
+        If the node breaks the rule.
+    """
+    for what, names, least in (("inputs", node.inputs, inputs), ("outputs", node.outputs, outputs)):
+        if len(names) < least:
+            raise NetworkError(f"{what} of {node} must be {least} or more, not {len(names)}")
+        if not names[0]:
+            raise NetworkError(f"{what.removesuffix('s')} 0 of {node} must be given, not left out")
+    for name, value in node.attributes.items():
+        types = ATTRIBUTES.get(name, (object,))
+        numbers = not isinstance(value, (list, tuple)) or all(isinstance(each, (int, float)) for each in value)
+        if not isinstance(value, types) or (types == (list, tuple) and not numbers):
+            rule = {str: "a text", int: "an integer", float: "a number", list: "numbers"}[types[0]]
+            raise NetworkError(f"{name} of {node} must be {rule}, not {value!r}")
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Grid:
     """How integers stand for reals: ``scale * (integer - zero)``.
@@ -87,8 +142,11 @@ def grid(node: Node, scale: NDArray[Any], zero: NDArray[Any] | None, kind: int, 
         If a scale is not positive or a shape fits no axis.
     """
     zero = np.zeros((), np.int64) if zero is None else zero
-    if not np.array_equal(zero, np.rint(zero)):
-        raise NetworkError(f"zero point of {node} must be an integer, not {zero.ravel()[zero.ravel() != np.rint(zero.ravel())][0]}")
+    wrong = zero[(zero != np.rint(zero)) | (np.abs(zero.astype(np.float64)) >= 2.0**31)]
+    if not zero.size or wrong.size:
+        raise NetworkError(f"zero point of {node} must be an integer of 32 bits, not {wrong.flat[0] if wrong.size else 'left out'}")
+    with np.errstate(over="ignore", under="ignore"):
+        scale = scale.astype(np.float32)
     if not scale.size or not np.isfinite(scale).all() or not (scale > 0).all():
         raise NetworkError(f"scale of {node} must be positive and finite, not {scale.tolist()}")
     if scale.size == 1 or (scale == scale.flat[0]).all():
@@ -108,7 +166,7 @@ def grid(node: Node, scale: NDArray[Any], zero: NDArray[Any] | None, kind: int, 
         axis = long[0] - scales.ndim
     size = scales.shape[long[0]] if long else 1
     form = (size,) if long else ()
-    return Grid(scales.reshape(form).astype(np.float32), zeros.reshape(form).astype(np.int64), kind, axis)
+    return Grid(scales.reshape(form), zeros.reshape(form).astype(np.int64), kind, axis)
 
 
 @dataclass(slots=True)

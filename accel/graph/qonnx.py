@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from accel.errors import NetworkError
-from accel.graph.edit import KINDS, Editor, Grid, grid, numpy_type
+from accel.graph.edit import KINDS, Editor, Grid, check, grid, numpy_type
 from accel.graph.graph import Array, Graph, Node
 
 DOMAINS = ("qonnx.custom_op.general", "onnx.brevitas", "finn.custom_op.general")
@@ -63,14 +63,16 @@ def rewrite(graph: Graph) -> Graph:
         If a parameter is not constant or breaks its rule, or an operator of these domains is another one; the message names the node.
     """
     editor = Editor(graph)
-    rules = {"Quant": _quant, "IntQuant": _quant, "BipolarQuant": _bipolar, "Trunc": _trunc}
+    rules = {"Quant": (_quant, 4), "IntQuant": (_quant, 4), "BipolarQuant": (_bipolar, 2), "Trunc": (_trunc, 5)}
     for node in graph.nodes:
         if node.domain not in DOMAINS:
             editor.keep(node)
         elif node.kind not in rules:
             raise NetworkError(f"operator of {node} must be one of {', '.join(rules)}, not {node.domain}.{node.kind}")
         else:
-            rules[node.kind](editor, node)
+            rule, inputs = rules[node.kind]
+            check(node, inputs)
+            rule(editor, node)
     return editor.finish()
 
 
@@ -79,7 +81,8 @@ def _parameter(editor: Editor, node: Node, index: int, name: str) -> NDArray[np.
     array = editor.array(node, index, name)
     if array is None:
         raise NetworkError(f"{name} of {node} must be given, not left out")
-    return np.asarray(array.values, np.float32)
+    with np.errstate(over="ignore"):
+        return np.asarray(array.values, np.float32)
 
 
 def _width(editor: Editor, node: Node, index: int, name: str, most: int) -> int:
@@ -159,17 +162,31 @@ def _quant(editor: Editor, node: Node) -> None:
         integers = _quantiser(editor, node, x, of, output, rounding=_rounding(node, mode, lo), lo=lo, hi=hi)
         editor.dequantise(integers, of, output)
     else:
-        with np.errstate(over="ignore"):
-            steps = np.asarray(np.clip(constant.values / scale + zero, np.float32(lo), np.float32(hi)), np.float32)
-        _weights(editor, node, constant, of, MODES[mode](steps) if constant.known else None)
+        _weights(editor, node, constant, of, _steps(node, constant, scale, zero, (lo, hi), mode) if constant.known else None)
+
+
+def _steps(
+    node: Node, constant: Array, scale: NDArray[np.float32], zero: NDArray[np.float32], bounds: tuple[int, int], mode: str
+) -> NDArray[np.float32]:
+    """Integers of a constant, as reals: bounded before they are rounded, in float32."""
+    shape, values = constant.values.shape, constant.values
+    if values.dtype != np.float32 or np.isnan(values).any():
+        raise NetworkError(f"input 0 of {node} must be float32 without NaN, not {'NaN' if values.dtype == np.float32 else values.dtype}")
+    try:
+        widened = np.broadcast_shapes(shape, scale.shape, zero.shape) != shape
+    except ValueError:
+        widened = True
+    if widened:
+        raise NetworkError(f"scale of {node} must be of a shape that broadcasts to {shape}, not {scale.shape}")
+    with np.errstate(over="ignore"):
+        return MODES[mode](np.clip(values / scale + zero, np.float32(bounds[0]), np.float32(bounds[1])).astype(np.float32))
 
 
 def _weights(editor: Editor, node: Node, constant: Array, of: Grid, integers: NDArray[np.float32] | None) -> None:
     """Write constant integers; None where they are not known."""
     kind, shape = _checked(node, of).kind, constant.values.shape
-    if integers is not None and (integers.shape != shape or np.isnan(integers).any()):
-        rule = f"numbers of shape {shape}, which the scale does not widen"
-        raise NetworkError(f"input 0 of {node} must be {rule}, not {'NaN' if integers.shape == shape else f'of shape {integers.shape}'}")
+    if of.axis is not None and (not -len(shape) <= of.axis or shape[of.axis] != of.scale.size):
+        raise NetworkError(f"scale of {node} must be of a shape that broadcasts to {shape}, not of {of.scale.size} numbers")
     array = Array.unknown(shape, kind) if integers is None else Array(_integers(integers, kind), kind)
     name = editor.constant(f"{node.outputs[0]}/integers", array)
     if of.axis is not None:
@@ -224,6 +241,8 @@ def _trunc(editor: Editor, node: Node) -> None:
         lo, hi = _bounds(node, bits)
     else:
         out, shift = scale, widest - bits
+        if shift < 0:
+            raise NetworkError(f"out_bitwidth of {node} must be at most in_bitwidth, {widest}, not {bits}")
         lo, hi = (0, (1 << bits) - 1) if _nonnegative(editor, x) else (-(1 << (bits - 1)), (1 << (bits - 1)) - 1)
     rounding = _rounding(node, _mode(node, "FLOOR"), lo)
     shape = editor.shapes.get(x)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from accel.errors import NetworkError
-from accel.graph.edit import KINDS, Editor, Grid, grid, numpy_type
+from accel.graph.edit import KINDS, Editor, Grid, check, grid, numpy_type
 from accel.graph.graph import Array, Graph, Node
 from accel.quant import quantise
 
@@ -41,15 +41,29 @@ REFUSED = {
     "QMoE": "quantised per tensor or per channel, not in blocks",
 }
 
+FEWEST = {  # inputs and outputs of the operators that are looked into before any is rewritten
+    "Cast": (1, 1),
+    "Clip": (1, 1),
+    "ConvInteger": (2, 1),
+    "DequantizeLinear": (2, 1),
+    "DynamicQuantizeLinear": (1, 3),
+    "MatMulInteger": (2, 1),
+    "Mul": (2, 1),
+    "QuantizeLinear": (2, 1),
+    "Relu": (1, 1),
+}
+DEPTH = 8  # of products of scales: theirs are of two
+
 Rule = Callable[[Editor, Node], None]
-RULES: dict[tuple[str, str], Rule] = {}
+RULES: dict[tuple[str, str], tuple[Rule, int]] = {}
+"""What rewrites an operator, and the fewest inputs it has."""
 
 
-def _rewrites(*kinds: str, domain: str = MICROSOFT) -> Callable[[Rule], Rule]:
-    """Register the function that rewrites these operators."""
+def _rewrites(*kinds: str, inputs: int, domain: str = MICROSOFT) -> Callable[[Rule], Rule]:
+    """Register the function that rewrites these operators, of so many inputs or more."""
 
     def register(function: Rule) -> Rule:
-        RULES.update({(domain, kind): function for kind in kinds})
+        RULES.update({(domain, kind): (function, inputs) for kind in kinds})
         return function
 
     return register
@@ -78,6 +92,8 @@ def rewrite(graph: Graph) -> Graph:
     for node in graph.nodes:
         if node.domain == MICROSOFT and node.kind in REFUSED:
             raise NetworkError(f"operator of {node} must be {REFUSED[node.kind]}, not {MICROSOFT}.{node.kind}")
+        if node.domain in ("", MICROSOFT) and node.kind in FEWEST:
+            check(node, *FEWEST[node.kind])
         if node.kind in ("QuantizeLinear", "DequantizeLinear") and node.attributes.get("block_size", 0):
             raise NetworkError(f"block_size of {node} must be 0, one scale per tensor or channel, not {node.attributes['block_size']}")
     graph = _single(graph)
@@ -90,8 +106,15 @@ def rewrite(graph: Graph) -> Graph:
         if id(node) in tails:
             _integer_product(editor, node, tails[id(node)], dynamic)
         elif (node.domain, node.kind) in RULES:
-            RULES[node.domain, node.kind](editor, node)
-        elif node.kind == "DequantizeLinear" and node.inputs[0] in dynamic and node.inputs == dynamic[node.inputs[0]].outputs:
+            rule, inputs = RULES[node.domain, node.kind]
+            check(node, inputs)
+            rule(editor, node)
+        elif (
+            node.kind == "DequantizeLinear"
+            and not node.domain
+            and node.inputs[0] in dynamic
+            and node.inputs == dynamic[node.inputs[0]].outputs
+        ):
             editor.alias(node.outputs[0], dynamic[node.inputs[0]].inputs[0])
         else:
             editor.keep(node)
@@ -183,8 +206,8 @@ def _spatial(editor: Editor, node: Node, kind: str, inputs: list[str], to: Grid,
     editor.quantise(_channels_last(editor, node, first, editor.fresh(f"{output}/real")), to, output)
 
 
-@_rewrites("QLinearConv", domain="")
-@_rewrites("QLinearConv")
+@_rewrites("QLinearConv", inputs=8, domain="")
+@_rewrites("QLinearConv", inputs=8)
 def _conv(editor: Editor, node: Node) -> None:
     x, of_x = _operand(editor, node, 0, scale=1, zero=2)
     w, of_w = _operand(editor, node, 3, scale=4, zero=5, axis=0)
@@ -204,15 +227,15 @@ def _bias(editor: Editor, node: Node, at: int, *of: Grid, factor: float = 1.0) -
     return [editor.dequantise(name, units, editor.fresh(f"{name}/real"))]
 
 
-@_rewrites("QLinearMatMul", domain="")
-@_rewrites("QLinearMatMul")
+@_rewrites("QLinearMatMul", inputs=8, domain="")
+@_rewrites("QLinearMatMul", inputs=8)
 def _matmul(editor: Editor, node: Node) -> None:
     a, of_a = _operand(editor, node, 0, scale=1, zero=2, axis=-2)
     b, _ = _operand(editor, node, 3, scale=4, zero=5, axis=-1)
     _result(editor, node, "MatMul", [a, b], editor.grid(node, 6, 7, of_a.kind))
 
 
-@_rewrites("QGemm")
+@_rewrites("QGemm", inputs=6)
 def _gemm(editor: Editor, node: Node) -> None:
     a, of_a = _operand(editor, node, 0, scale=1, zero=2)
     b, of_b = _operand(editor, node, 3, scale=4, zero=5, axis=0 if node.attributes.get("transB", 0) else 1)
@@ -223,34 +246,34 @@ def _gemm(editor: Editor, node: Node) -> None:
         _result(editor, node, "Gemm", inputs, editor.grid(node, 7, 8, of_a.kind), dict(node.attributes))
 
 
-@_rewrites("QLinearAdd", "QLinearMul")
+@_rewrites("QLinearAdd", "QLinearMul", inputs=7)
 def _pair(editor: Editor, node: Node) -> None:
     a, of_a = _operand(editor, node, 0, scale=1, zero=2)
     b, _ = _operand(editor, node, 3, scale=4, zero=5)
     _result(editor, node, node.kind.removeprefix("QLinear"), [a, b], editor.grid(node, 6, 7, of_a.kind))
 
 
-@_rewrites("QLinearWhere")
+@_rewrites("QLinearWhere", inputs=8)
 def _where(editor: Editor, node: Node) -> None:
     x, of_x = _operand(editor, node, 1, scale=2, zero=3)
     y, _ = _operand(editor, node, 4, scale=5, zero=6)
     _result(editor, node, "Where", [editor.names(node)[0], x, y], editor.grid(node, 7, 8, of_x.kind))
 
 
-@_rewrites("QLinearSigmoid", "QLinearLeakyRelu")
+@_rewrites("QLinearSigmoid", "QLinearLeakyRelu", inputs=4)
 def _pointwise(editor: Editor, node: Node) -> None:
     x, of_x = _operand(editor, node, 0, scale=1, zero=2)
     _result(editor, node, node.kind.removeprefix("QLinear"), [x], editor.grid(node, 3, 4, of_x.kind), dict(node.attributes))
 
 
-@_rewrites("QLinearAveragePool", "QLinearGlobalAveragePool")
+@_rewrites("QLinearAveragePool", "QLinearGlobalAveragePool", inputs=4)
 def _pool(editor: Editor, node: Node) -> None:
     x, of_x = _operand(editor, node, 0, scale=1, zero=2)
     to = editor.grid(node, 3, 4, of_x.kind)
     _spatial(editor, node, node.kind.removeprefix("QLinear"), [x], to, _kept(node, "channels_last"))
 
 
-@_rewrites("QLinearReduceMean")
+@_rewrites("QLinearReduceMean", inputs=4)
 def _reduce_mean(editor: Editor, node: Node) -> None:
     x, of_x = _operand(editor, node, 0, scale=1, zero=2)
     axes = editor.constant(f"{node.outputs[0]}/axes", Array.of(np.array(node.attributes.get("axes", []), np.int64)))
@@ -258,13 +281,17 @@ def _reduce_mean(editor: Editor, node: Node) -> None:
     _result(editor, node, "ReduceMean", [x, axes], editor.grid(node, 3, 4, of_x.kind), _kept(node, "axes"))
 
 
-@_rewrites("QLinearConcat")
+@_rewrites("QLinearConcat", inputs=3)
 def _concat(editor: Editor, node: Node) -> None:
+    if len(node.inputs) % 3 != 2 or len(node.inputs) < 5:
+        raise NetworkError(
+            f"inputs of {node} must be a scale, a zero point and threes of tensor, scale and zero point, not {len(node.inputs)}"
+        )
     inputs = [_operand(editor, node, at, scale=at + 1, zero=at + 2)[0] for at in range(2, len(node.inputs), 3)]
     _result(editor, node, "Concat", inputs, editor.grid(node, 0, 1, editor.kind(editor.names(node)[2])), dict(node.attributes))
 
 
-@_rewrites("QLinearSoftmax")
+@_rewrites("QLinearSoftmax", inputs=4)
 def _softmax(editor: Editor, node: Node) -> None:
     x, of_x = _operand(editor, node, 0, scale=1, zero=2)
     to, axis, shape = editor.grid(node, 3, 4, of_x.kind), node.attributes.get("axis", -1), editor.shapes.get(node.inputs[0])
@@ -279,7 +306,7 @@ def _softmax(editor: Editor, node: Node) -> None:
     editor.quantise(editor.emit("Reshape", [soft, form], editor.fresh(f"{output}/real"), shape=shape), to, output)
 
 
-@_rewrites("QuantizeLinear", "DequantizeLinear")
+@_rewrites("QuantizeLinear", "DequantizeLinear", inputs=2)
 def _quantiser(editor: Editor, node: Node) -> None:
     """Quantisers that onnxruntime had before ONNX did."""
     x = editor.names(node)[0]
@@ -289,7 +316,7 @@ def _quantiser(editor: Editor, node: Node) -> None:
         editor.dequantise(x, editor.grid(node, 1, 2, editor.kind(x), node.attributes.get("axis", 1)), node.outputs[0], name=node.name)
 
 
-@_rewrites("NhwcMaxPool")
+@_rewrites("NhwcMaxPool", inputs=1)
 def _max_pool(editor: Editor, node: Node) -> None:
     x, output = editor.names(node)[0], node.outputs[0]
     first, element = _channels_first(editor, node, x), editor.kind(x) or TensorProto.FLOAT
@@ -338,7 +365,7 @@ def _activation(editor: Editor, node: Node, parameters: Sequence[float]) -> list
     return [(kind, [], dict(zip(names[kind], parameters, strict=False)))]
 
 
-@_rewrites("FusedConv", "NhwcFusedConv")
+@_rewrites("FusedConv", "NhwcFusedConv", inputs=2)
 def _fused_conv(editor: Editor, node: Node) -> None:
     attributes = _kept(node, "activation", "activation_params")
     x, w, *rest = editor.names(node)
@@ -356,7 +383,7 @@ def _fused_conv(editor: Editor, node: Node) -> None:
     _channels_last(editor, node, inner.outputs[0], output)
 
 
-@_rewrites("FusedGemm")
+@_rewrites("FusedGemm", inputs=2)
 def _fused_gemm(editor: Editor, node: Node) -> None:
     x, *rest = editor.names(node)
     fused = ("activation_alpha", "activation_beta", "activation_gamma")
@@ -365,7 +392,7 @@ def _fused_gemm(editor: Editor, node: Node) -> None:
     _chain(editor, node, steps, x)
 
 
-@_rewrites("FusedMatMul")
+@_rewrites("FusedMatMul", inputs=2)
 def _fused_matmul(editor: Editor, node: Node) -> None:
     factors = []
     for index, name in enumerate(editor.names(node)):
@@ -389,7 +416,8 @@ def _fused_matmul(editor: Editor, node: Node) -> None:
     _chain(editor, node, steps, factors[0])
 
 
-@_rewrites("Gelu", "FastGelu", "BiasGelu")
+@_rewrites("BiasGelu", inputs=2)
+@_rewrites("Gelu", "FastGelu", inputs=1)
 def _gelu(editor: Editor, node: Node) -> None:
     editor.opset = max(editor.opset, 20)
     x, *bias = (name for name in editor.names(node) if name)
@@ -397,7 +425,7 @@ def _gelu(editor: Editor, node: Node) -> None:
     _chain(editor, node, [*([("Add", bias, {})] if bias else []), ("Gelu", [], attributes)], x)
 
 
-@_rewrites("QuickGelu")
+@_rewrites("QuickGelu", inputs=1)
 def _quick_gelu(editor: Editor, node: Node) -> None:
     x, alpha = editor.names(node)[0], _number(editor, node, "alpha", node.attributes.get("alpha", 1.702))
     output, shape = node.outputs[0], editor.shapes.get(node.outputs[0])
@@ -406,7 +434,7 @@ def _quick_gelu(editor: Editor, node: Node) -> None:
     editor.emit("Mul", [x, gate], output, name=node.name, shape=shape)
 
 
-@_rewrites("SkipLayerNormalization")
+@_rewrites("SkipLayerNormalization", inputs=3)
 def _skip_layer_normalization(editor: Editor, node: Node) -> None:
     x, skip, gamma, *rest = editor.names(node)
     beta, bias = (*rest, "", "")[:2]
@@ -462,7 +490,7 @@ def _tails(graph: Graph) -> dict[int, _Tail]:
         found = readers.get(name, [])
         return found[0] if len(found) == 1 and name not in graph.outputs else None
 
-    def factors(name: str) -> tuple[NDArray[np.float64], tuple[str, ...]] | None:
+    def factors(name: str, depth: int = 0) -> tuple[NDArray[np.float64], tuple[str, ...]] | None:
         """Constants and computed scales whose product this tensor is."""
         if name in graph.constants:
             array = graph.constants[name]
@@ -470,10 +498,11 @@ def _tails(graph: Graph) -> dict[int, _Tail]:
         writer = writers.get(name)
         if writer is not None and writer.kind == "DynamicQuantizeLinear" and name == writer.outputs[1]:
             return np.ones(()), (name,)
-        if writer is None or writer.kind != "Mul" or writer.domain:
+        if writer is None or writer.kind != "Mul" or writer.domain or depth > DEPTH:
             return None
-        left, right = (factors(each) for each in writer.inputs)
-        return None if left is None or right is None else (np.asarray(left[0] * right[0]), left[1] + right[1])
+        left, right = (factors(each, depth + 1) for each in writer.inputs[:2])
+        product = None if left is None or right is None else _product(left[0], right[0])
+        return None if product is None or left is None or right is None else (product, left[1] + right[1])
 
     def tail(node: Node) -> _Tail | None:
         step = only(node.outputs[0])
@@ -483,10 +512,11 @@ def _tails(graph: Graph) -> dict[int, _Tail]:
         scales: tuple[str, ...] = ()
         while (step := only(output)) is not None and step.kind == "Mul" and not step.domain:
             found = factors(next((name for name in step.inputs if name != output), output))
-            if found is None:
+            product = None if found is None else _product(factor, found[0])
+            if found is None or product is None:
                 break
             nodes.append(step)
-            output, factor, scales = step.outputs[0], np.asarray(factor * found[0]), scales + found[1]
+            output, factor, scales = step.outputs[0], product, scales + found[1]
         return _Tail(output, factor, scales, tuple(nodes))
 
     dynamic = {node.outputs[0]: node.outputs[1] for node in graph.nodes if node.kind == "DynamicQuantizeLinear"}
@@ -498,6 +528,14 @@ def _tails(graph: Graph) -> dict[int, _Tail]:
             if what is not None and sorted(what.scales) == wanted:
                 found[id(node)] = what
     return found
+
+
+def _product(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64] | None:
+    """Product of scales that run along the same axis, if any; else None."""
+    if a.size != 1 and b.size != 1 and a.shape != b.shape:
+        return None
+    with np.errstate(over="ignore"):
+        return np.asarray(a * b)
 
 
 def _integer_product(editor: Editor, node: Node, tail: _Tail, dynamic: dict[str, Node]) -> None:
@@ -542,14 +580,14 @@ def _written(editor: Editor, name: str) -> Node | None:
     return next((node for node in reversed(editor.nodes) if node.kind == "QuantizeLinear" and name in node.outputs), None)
 
 
-@_rewrites("DynamicQuantizeMatMul")
+@_rewrites("DynamicQuantizeMatMul", inputs=3)
 def _dynamic_matmul(editor: Editor, node: Node) -> None:
     b, _ = _operand(editor, node, 1, scale=2, zero=3, axis=-1)
     bias = editor.given(node, 4)
     _chain(editor, node, [("MatMul", [b], {}), *([("Add", [bias], {})] if bias else [])], editor.names(node)[0])
 
 
-@_rewrites("MatMulIntegerToFloat")
+@_rewrites("MatMulIntegerToFloat", inputs=4)
 def _matmul_to_float(editor: Editor, node: Node) -> None:
     source = next((each for each in editor.graph.nodes if each.kind == "DynamicQuantizeLinear" and node.inputs[0] in each.outputs), None)
     if source is not None and node.inputs[2] == source.outputs[1]:
@@ -618,7 +656,10 @@ def _bounds(editor: Editor, node: Node) -> tuple[int | None, int | None]:
     if node.kind == "Relu":
         return 0, None
     arrays = (editor.array(node, 1, "min"), editor.array(node, 2, "max"))
-    low, high = (None if array is None else int(array.values.reshape(-1)[0]) for array in arrays)
+    for array, what in zip(arrays, ("min", "max"), strict=True):
+        if array is not None and (array.values.size != 1 or array.values.dtype.kind not in "iu"):
+            raise NetworkError(f"{what} of {node} must be one integer, not {array.values.tolist()}")
+    low, high = (None if array is None else int(array.values.item()) for array in arrays)
     return low, high
 
 
