@@ -1,21 +1,40 @@
-"""Networks from files: everything that can be wrong with a file is found here, before its graph is read."""
+"""Networks from anything that holds one: an ONNX file, a topology, a torch module, or the name of a network that ships with the package.
+
+:func:`load` is the whole way from there to the network: read, bind, fold, write quantisation in one way, quantise what is not.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
-import onnx
-from google.protobuf.message import DecodeError
+import numpy as np
+from numpy.typing import ArrayLike
+from onnx import TensorProto
 
 import accel.networks
-from accel.errors import NetworkError
-from accel.graph.network import Network
-from accel.graph.onnx import network
+from accel.errors import ConfigError, NetworkError
+from accel.graph import qonnx, qoperator
+from accel.graph.fold import bind, fold
+from accel.graph.graph import Graph
+from accel.graph.named import BUILDERS
+from accel.graph.network import MatrixProduct, Network, Port, Tensor, Window
+from accel.graph.read import naming, read, status
+from accel.graph.simplify import simplify
+from accel.graph.topology import Convolution, Gemm, Topology, load_topology
 
 SUFFIX = ".onnx"
-LIMIT = 1 << 31  # [bytes] the longest message protobuf allows; the same for all external data of a model together
+TOPOLOGY = ".csv"
+SAMPLES = 4  # our choice: of standard normal numbers, where no calibration samples are given
+SEED = 1  # our choice: of those samples
+FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
+
+Progress = Callable[[int, int], None]
 
 
 def builtin() -> dict[str, Path]:
@@ -23,15 +42,52 @@ def builtin() -> dict[str, Path]:
     return {path.stem: path for path in sorted(Path(accel.networks.__file__).parent.glob(f"*{SUFFIX}")) if "." not in path.stem}
 
 
-def load(path: str | os.PathLike[str]) -> Network:
-    """Read a quantised network from an ONNX file (QuantizeLinear and DequantizeLinear around its operators).
+def names() -> list[str]:
+    """Names that :func:`load` knows."""
+    return sorted({*builtin(), *BUILDERS})
 
-    Weights outside the file are read only from the file's own folder. Nothing is unpickled and nothing in the file is executed.
+
+def load(
+    source: Any,
+    example: Any = None,
+    *,
+    constants: Mapping[str, ArrayLike] | None = None,
+    calibration: Mapping[str, ArrayLike] | ArrayLike | None = None,
+    method: str = "minmax",
+    bits: int = 8,
+    seed: int | None = None,
+    whole: bool = False,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    progress: Progress | None = None,
+) -> Network:
+    """Make a network of whatever holds one.
+
+    A float network is quantised here, from calibration samples; a quantised one keeps its own scales. Weights outside an ONNX file are read
+    only from the file's own folder. Nothing is unpickled and nothing in a file is executed.
 
     Parameters
     ----------
-    path : str or path
-        The file, or the name of a network that ships with the package.
+    source : str, path or torch.nn.Module
+        An ONNX file; a SCALE-Sim topology (.csv), which has shapes only; the name of a network that ships with the package; or a module.
+    example : tensor or tuple of tensors, optional
+        What the module is called with.
+    constants : mapping of str to array_like, optional
+        Values of graph inputs that are no activations.
+    calibration : array_like or mapping of str to array_like, optional
+        Samples (n, ...) of the inputs, from which the ranges of float tensors are taken. Without them a float network is calibrated on
+        standard normal numbers, with a warning.
+    method : str
+        Of calibration: "minmax", "percentile", "mse" or "entropy"; see :func:`accel.graph.calibrate.calibrate`.
+    bits : int
+        4, 8 or 16, of weights and activations that are quantised here.
+    seed : int, optional
+        Of the weights of a network by name; without it only their shapes are known. Of the standard normal samples, too.
+    whole : bool
+        Axis 0 is not that of the samples: take shapes as they are, and one run as one sample.
+    shapes : mapping of str to sequence of int, optional
+        Sizes of graph inputs, the batch included, where the file leaves them open.
+    progress : callable, optional
+        Told how much of the calibration is done, and of how much.
 
     Returns
     -------
@@ -40,78 +96,160 @@ def load(path: str | os.PathLike[str]) -> Network:
     Raises
     ------
     NetworkError
-        If the file cannot be read, is not a whole and valid ONNX model, or holds something that is not supported. The message names the
+        If the source cannot be read, is not a whole and valid model, or holds something that is not supported. The message names the
         file, and the node if there is one.
+    ConfigError
+        If `seed`, `method` or `bits` break their rule.
     """
-    if not isinstance(path, str | os.PathLike):
-        raise NetworkError(f"network must be a path or one of {', '.join(builtin())}, not {path!r}")
-    file = builtin().get(str(path), Path(path))
-    try:
-        model = _model(file)
-        _embed(model, file.parent)
-        return network(model, file.stem)
-    except NetworkError as error:
-        raise NetworkError(f"{file}: {error}") from error.__cause__
-    except OSError as error:
-        raise NetworkError(f"{file}: network must be readable, not what gives {error.strerror!r}") from error
+    if seed is not None and (type(seed) is not int or not 0 <= seed < 1 << 32):
+        raise ConfigError(f"seed must be an int of 0 to {(1 << 32) - 1}, not {seed!r}")
+    if type(source).__module__.partition(".")[0] != "builtins" and hasattr(source, "state_dict"):
+        export = import_module("accel.graph.module").export
+        return _network(export(source, example), constants, calibration, method, bits, seed, whole, shapes, progress)
+    if not isinstance(source, str | os.PathLike) or isinstance(os.fspath(source), bytes):
+        raise NetworkError(f"network must be a path, a torch module or one of {', '.join(names())}, not {_short(source)}")
+    if example is not None:
+        raise NetworkError("example must come with a torch module, not with a file or name")
+    name = os.fspath(source)
+    if name in BUILDERS:
+        return _network(BUILDERS[name](seed), constants, calibration, method, bits, seed, whole, shapes, progress)
+    file = builtin().get(name, Path(name))
+    if file.suffix == TOPOLOGY:
+        return products(load_topology(file))
+    with naming(file):
+        if status(file) is None:
+            raise NetworkError(f"network must be an ONNX file or one of {', '.join(names())}, not a missing file")
+    graph = read(file)
+    with naming(file):
+        return _network(graph, constants, calibration, method, bits, seed, whole, shapes, progress)
 
 
-def _model(file: Path) -> onnx.ModelProto:
-    """Parse the bytes of a file."""
-    if not file.exists():
-        raise NetworkError(f"network must be an ONNX file or one of {', '.join(builtin())}, not a missing file")
-    if not file.is_file():
-        raise NetworkError(f"network must be an ONNX file, not a {'directory' if file.is_dir() else 'special file'}")
-    size = file.stat().st_size
-    if not 0 < size < LIMIT:
-        raise NetworkError(f"network must be an ONNX file of 1 to {LIMIT - 1} bytes, not {size}")
-    try:
-        model: onnx.ModelProto = onnx.load_model_from_string(file.read_bytes())
-    except DecodeError as error:
-        raise NetworkError("network must be an ONNX file, not one that breaks off or holds something else") from error
-    if not model.ir_version or not model.HasField("graph"):
-        raise NetworkError("network must be an ONNX file, not one without a graph")
-    for output in model.graph.output:
-        output.type.tensor_type.shape.SetInParent()  # some tools leave it out; it follows from the graph
-    return model
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}..."
 
 
-def _embed(model: onnx.ModelProto, folder: Path) -> None:
-    """Read tensors that lie in files of their own, all of them inside `folder`, into the model."""
-    total = 0
-    for tensor in _tensors(model.graph):
-        if tensor.data_location != onnx.TensorProto.EXTERNAL:
-            continue
-        entries = {entry.key: entry.value for entry in tensor.external_data}
-        location = str(entries.get("location", ""))
-        inside = folder.resolve()
-        file = inside if "\0" in location else (inside / location).resolve()  # no file can have that name
-        if not location or not file.is_relative_to(inside):
-            raise NetworkError(f"external data of {tensor.name!r} must lie in the model's folder, not at {location!r}")
-        if not file.is_file():
-            raise NetworkError(f"external data of {tensor.name!r} must be a file, not {location!r}")
-        try:
-            offset = int(entries.get("offset", "0"))
-            length = int(entries.get("length", str(file.stat().st_size - offset)))
-        except ValueError as error:
-            raise NetworkError(f"external data of {tensor.name!r} must have an integer offset and length: {error}") from error
-        if offset < 0 or length < 0 or offset + length > file.stat().st_size:
-            span = f"bytes {offset} to {offset + length}"
-            raise NetworkError(
-                f"external data of {tensor.name!r} must lie inside {location!r} ({file.stat().st_size} bytes), not at {span}"
-            )
-        total += length
-        if total >= LIMIT:
-            raise NetworkError(f"external data must be less than {LIMIT} bytes in all, not {total} or more")
-        with file.open("rb") as stream:
-            stream.seek(offset)
-            tensor.raw_data = stream.read(length)
-        tensor.ClearField("external_data")
-        tensor.data_location = onnx.TensorProto.DEFAULT
+def _network(
+    graph: Graph,
+    constants: Mapping[str, ArrayLike] | None,
+    calibration: Mapping[str, ArrayLike] | ArrayLike | None,
+    method: str,
+    bits: int,
+    seed: int | None,
+    whole: bool,
+    shapes: Mapping[str, Sequence[int]] | None,
+    progress: Progress | None,
+) -> Network:
+    """Take a graph all the way to a network."""
+    from accel.graph.onnx import network
+
+    graph = canonical(bind(graph, constants, whole, shapes))
+    if calibration is not None or is_float(graph):
+        from accel.graph.calibrate import calibrate
+
+        samples = _samples(graph, seed) if calibration is None else calibration
+        graph = fold(calibrate(graph, samples, method, bits, progress=progress))
+    return network(graph, graph.name)
 
 
-def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    """All constant tensors of a graph."""
-    yield from graph.initializer
-    for node in graph.node:
-        yield from (attribute.t for attribute in node.attribute if attribute.HasField("t"))
+def canonical(graph: Graph) -> Graph:
+    """Fold a bound graph, and write every way of quantising down as QuantizeLinear and DequantizeLinear.
+
+    Parameters
+    ----------
+    graph : Graph
+        Of :func:`accel.graph.fold.bind`.
+
+    Returns
+    -------
+    Graph
+        Folded once more, since the new operators may read constants alone.
+
+    Raises
+    ------
+    NetworkError
+        If a node breaks a rule of these passes.
+    """
+    graph = fold(graph)
+    return fold(simplify(qonnx.rewrite(qoperator.rewrite(replace(graph, batch=1)))))
+
+
+def is_float(graph: Graph) -> bool:
+    """Whether nothing in a canonical graph is quantised but, perhaps, weights, and something in it is float.
+
+    Parameters
+    ----------
+    graph : Graph
+    """
+    for node in graph.nodes:
+        if node.kind in ("QuantizeLinear", "DynamicQuantizeLinear", "Trunc"):
+            return False
+        if node.kind == "DequantizeLinear" and node.inputs[0] not in graph.constants:
+            return False
+    return any(graph.kinds[name] in FLOATS for node in graph.nodes for name in node.outputs if name)
+
+
+def _samples(graph: Graph, seed: int | None) -> dict[str, Any]:
+    """Draw standard normal samples of every float input, and zeros of any other."""
+    warnings.warn(
+        f"ranges of {graph.name} are those of standard normal inputs: give calibration samples for ones that mean something",
+        UserWarning,
+        stacklevel=4,
+    )
+    rng = np.random.default_rng(SEED if seed is None else seed)
+    samples: dict[str, Any] = {}
+    for name, port in graph.inputs.items():
+        shape = (SAMPLES, *(int(extent) for extent in port.shape[1:]))
+        samples[name] = rng.standard_normal(shape, np.float32) if port.kind in FLOATS else np.zeros(shape, np.int64)
+    return samples
+
+
+def products(topology: Topology) -> Network:
+    """Make a network of the shapes of a topology: each layer a matrix product of 8-bit operands, from an input to an output of its own.
+
+    Parameters
+    ----------
+    topology : Topology
+        Its N:M patterns are left to whoever runs the network.
+
+    Returns
+    -------
+    Network
+        Of layers without weights.
+    """
+    tensors: dict[str, Tensor] = {}
+    operators, inputs, outputs = [], [], []
+    taken: dict[str, int] = {}
+    for layer in topology.layers:
+        taken[layer.name] = count = taken.get(layer.name, 0) + 1
+        name = layer.name if count == 1 else f"{layer.name}#{count}"
+        window, before, after = _stored(layer.shape)
+        for end, shape in (("input", before), ("output", after)):
+            tensors[f"{name}/{end}"] = Tensor(name=f"{name}/{end}", shape=shape, bits=8, scale=1.0)
+        inputs.append(Port(f"{name}/input", f"{name}/input", False))
+        outputs.append(Port(f"{name}/output", f"{name}/output", False))
+        operator = MatrixProduct(
+            name=name,
+            kind="Conv" if isinstance(layer.shape, Convolution) else "MatMul",
+            inputs=(f"{name}/input",),
+            output=f"{name}/output",
+            zero_point=0,
+            lo=-128,
+            hi=127,
+            window=window,
+            channels=before[-1],
+            filters=after[-1],
+        )
+        operators.append(operator)
+    return Network(name=topology.name, tensors=tensors, operators=tuple(operators), inputs=tuple(inputs), outputs=tuple(outputs))
+
+
+def _stored(shape: Convolution | Gemm) -> tuple[Window, tuple[int, ...], tuple[int, ...]]:
+    """Window, input and output of a layer, as they are stored; what its last window has beyond the input is padding."""
+    if isinstance(shape, Gemm):
+        return Window(), (shape.m, shape.k), (shape.m, shape.n)
+    rows, cols = shape.outputs
+    below = max((rows - 1) * shape.stride + shape.filter_height - shape.height, 0)
+    right = max((cols - 1) * shape.stride + shape.filter_width - shape.width, 0)
+    window = Window(kernel=(shape.filter_height, shape.filter_width), stride=(shape.stride, shape.stride), pads=(0, 0, below, right))
+    return window, (shape.height, shape.width, shape.channels), (rows, cols, shape.filters)
