@@ -132,7 +132,7 @@ class Graph:
             if array.kind in (TensorProto.INT4, TensorProto.UINT4):
                 tensors.append(onnx.helper.make_tensor(name, array.kind, array.values.shape, array.values.ravel().tolist()))
             else:
-                values = np.ascontiguousarray(array.values, onnx.helper.tensor_dtype_to_np_dtype(array.kind))
+                values = np.asarray(array.values, onnx.helper.tensor_dtype_to_np_dtype(array.kind), order="C")  # a scalar stays one
                 tensors.append(onnx.numpy_helper.from_array(values, name))
         given = [onnx.helper.make_tensor_value_info(name, port.kind, port.shape) for name, port in self.inputs.items()]
         types = [
@@ -156,4 +156,4 @@ class Graph:
 
 
 def _attribute(name: str, value: Any) -> Any:
-    return onnx.numpy_helper.from_array(np.ascontiguousarray(value.values), name) if isinstance(value, Array) else value
+    return onnx.numpy_helper.from_array(np.asarray(value.values, order="C"), name) if isinstance(value, Array) else value
