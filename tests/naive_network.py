@@ -1,6 +1,7 @@
 """The network in plain loops: what every operator means, one output position at a time.
 
-Without a configuration the real factors are used as they are; with one they become integers by the accelerator's rules, restated here.
+Without a configuration the real factors are used as they are; with one they become integers by the accelerator's rules, restated here. What
+the accelerator computes in fixed point by approximation (:data:`APPROXIMATE`) is exact here but for its one rounding, with or without one.
 """
 
 from __future__ import annotations
@@ -11,11 +12,32 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from onnx.reference import ReferenceEvaluator
 
 from accel.config import AcceleratorConfig
-from accel.graph.network import Arithmetic, AveragePool, MatrixProduct, MaxPool, Move, Network, Operator, Sum, Window
+from accel.graph.network import (
+    ArgMax,
+    Arithmetic,
+    AveragePool,
+    Divide,
+    DynamicProduct,
+    Host,
+    LayerNorm,
+    Lookup,
+    MatrixProduct,
+    MaxPool,
+    Move,
+    Multiply,
+    Network,
+    Operator,
+    Softmax,
+    Sum,
+    TransposedConvolution,
+    Window,
+)
 
 Integers = NDArray[np.int64]
+APPROXIMATE = (Divide, LayerNorm, Multiply, Softmax)
 
 
 def run(network: Network, inputs: Mapping[str, Integers], config: AcceleratorConfig | None = None) -> dict[str, Integers]:
@@ -54,6 +76,36 @@ def step(network: Network, operator: Operator, values: Mapping[str, Integers], c
         case AveragePool():
             total = _windows(operator.window, images[0], lambda taps: np.sum(taps - operator.input_zero, axis=0))
             result = _finish(operator, total, operator.multiplier / operator.counts(height, width)[:, :, None], config)
+        case TransposedConvolution():
+            assert operator.multiplier is not None
+            result = _finish(operator, _spread(operator, images[0]), operator.multiplier, config)
+        case DynamicProduct():
+            a, b = (values[name] - zero for name, zero in zip(operator.inputs, operator.zero_points, strict=True))
+            result = _finish(operator, a @ (np.swapaxes(b, -1, -2) if operator.transposed else b), operator.multiplier, config)
+        case Multiply():
+            a, b = (values[name] - zero for name, zero in zip(operator.inputs, operator.zero_points, strict=True))
+            result = _finish(operator, a * b, operator.multiplier, None)
+        case Divide():
+            a, b = (values[name] - zero for name, zero in zip(operator.inputs, operator.zero_points, strict=True))
+            quotient = np.divide(a, b, where=b != 0, out=np.sign(a) * np.inf)
+            result = _finish(operator, np.where((a == 0) & (b == 0), 0.0, quotient), operator.multiplier, None)
+        case Lookup():
+            result = operator.table[values[operator.inputs[0]] + len(operator.table) // 2]
+        case Softmax():
+            row = values[operator.inputs[0]] * operator.step
+            powers = np.exp(row - row.max(axis=-1, keepdims=True))
+            share = powers / powers.sum(axis=-1, keepdims=True)
+            result = _finish(operator, np.log(share) if operator.logarithm else share, 1 / operator.scale, None)
+        case LayerNorm():
+            row = values[operator.inputs[0]].astype(np.float64)
+            deviation = np.sqrt(row.var(axis=-1, keepdims=True) + operator.epsilon)
+            normal = (row - row.mean(axis=-1, keepdims=True)) / np.where(deviation == 0, 1, deviation)
+            result = _finish(operator, normal * operator.gamma + operator.beta, 1.0, None)
+        case ArgMax():
+            row = values[operator.inputs[0]]
+            result = row.shape[-1] - 1 - row[..., ::-1].argmax(axis=-1) if operator.last else row.argmax(axis=-1)
+        case Host():
+            result = _on_host(network, operator, values)
         case _:
             raise AssertionError(operator)
     return result.reshape(batch, *network.tensors[operator.output].shape)
@@ -68,6 +120,42 @@ def _moved(operator: Move, inputs: list[Integers]) -> Integers:
             if source >= 0:
                 result[sample, place] = behind[source]
     return result
+
+
+def _on_host(network: Network, operator: Host, values: Mapping[str, Integers]) -> Integers:
+    """ONNX's reference implementation, sample by sample."""
+    evaluator = ReferenceEvaluator(operator.graph.to_model())
+    output = network.tensors[operator.output]
+    results = []
+    for sample in range(len(values[operator.inputs[0]])):
+        reals = {}
+        port: Any
+        for port, name in zip(operator.graph.inputs, operator.inputs, strict=True):
+            reals[port] = network.tensors[name].dequantise(values[name][sample : sample + 1]).astype(np.float32)
+        results.append(output.quantise(evaluator.run(None, reals)[0]))
+    return np.concatenate(results)
+
+
+def _spread(operator: TransposedConvolution, image: Integers) -> Integers:
+    """Add every input element to the outputs that its window reaches."""
+    assert operator.weights is not None
+    assert operator.bias is not None
+    batch, height, width, _ = image.shape
+    rows, columns = operator.size
+    total = np.zeros((batch, rows, columns, operator.filters), dtype=np.int64)
+    weights = operator.weights.astype(np.int64)
+    size, filters = operator.channels // operator.groups, operator.filters // operator.groups
+    for y in range(height):
+        for x in range(width):
+            for i in range(operator.window.kernel[0]):
+                for j in range(operator.window.kernel[1]):
+                    row = y * operator.window.stride[0] - operator.window.pads[0] + i * operator.window.dilation[0]
+                    column = x * operator.window.stride[1] - operator.window.pads[1] + j * operator.window.dilation[1]
+                    for group in range(operator.groups if 0 <= row < rows and 0 <= column < columns else 0):
+                        own = slice(group * filters, (group + 1) * filters)
+                        part = image[:, y, x, group * size : (group + 1) * size] - operator.input_zero
+                        total[:, row, column, own] += part @ weights[own, i, j].T
+    return total + operator.bias
 
 
 def _finish(operator: Arithmetic, total: NDArray[Any], factor: Any, config: AcceleratorConfig | None) -> Integers:
@@ -121,15 +209,17 @@ def _product(operator: MatrixProduct, image: Integers) -> Integers:
 
 def _sum(operator: Sum, images: list[Integers], config: AcceleratorConfig | None) -> Integers:
     """Weighted sum; as integers, coefficients of 14 fraction bits relative to the larger multiplier, none where they are equal."""
+    gain = np.ones(images[0].shape[-1]) if operator.gain is None else operator.gain
     offset = np.zeros(images[0].shape[-1]) if operator.offset is None else operator.offset
     terms = list(zip(images, operator.zero_points, operator.multipliers, strict=True))
     if config is None:
-        real = sum(((image - zero) * factor for image, zero, factor in terms), offset)
+        real = sum(((image - zero) * factor * gain for image, zero, factor in terms), offset)
         return _finish(operator, np.asarray(real), 1.0, None)
-    top = max(operator.multipliers)
-    scale = (1.0 if operator.offset is None and min(operator.multipliers) == top else 2.0**14) / top
-    total = sum((round(factor * scale) * (image - zero) for image, zero, factor in terms), np.rint(offset * scale).astype(np.int64))
-    return _finish(operator, np.asarray(total), 1 / scale, config)
+    top, least = (function(map(abs, operator.multipliers)) for function in (max, min))
+    scale = (1.0 if operator.offset is None and least == top else 2.0**14) / top
+    start = np.rint(offset / gain * scale).astype(np.int64)
+    total = sum((round(factor * scale) * (image - zero) for image, zero, factor in terms), start)
+    return _finish(operator, np.asarray(total), gain / scale, config)
 
 
 def _windows(window: Window, image: Integers, reduce: Callable[[Integers], Integers]) -> Integers:

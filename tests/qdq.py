@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+import tempfile
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper, shape_inference
+
+from accel.graph.files import canonical
+from accel.graph.fold import bind
+from accel.graph.graph import Graph
+from accel.graph.read import read
+
+
+def graph_of(proto: onnx.ModelProto, *, whole: bool = False) -> Graph:
+    """Read a model as :func:`accel.load` does, up to where it would be quantised."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "test.onnx"
+        onnx.save(proto, path)
+        return canonical(bind(read(path), None, whole, None))
 
 
 @dataclass
@@ -56,6 +71,11 @@ class Model:
         """Add dequantised integers; a scale of shape (n,) runs along `axis`."""
         zeros = np.broadcast_to(np.asarray(zero, integers.dtype), np.shape(scale))
         return self.dequantise(self.constant(integers), scale, zeros, integers.dtype, **({"axis": axis} if np.ndim(scale) else {}))
+
+    @property
+    def graph(self) -> Graph:
+        """The model as the importer takes it."""
+        return graph_of(self.proto)
 
     def output(self, name: str, kind: int = TensorProto.FLOAT) -> str:
         """Make a graph output."""

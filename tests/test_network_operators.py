@@ -11,10 +11,23 @@ import pytest
 import accel
 from accel.cli.verify import differences, reference, run_onnxruntime
 from accel.config import AcceleratorConfig
-from accel.graph.network import AveragePool, MatrixProduct, MaxPool, Move, Network, Sum
+from accel.graph.network import (
+    AveragePool,
+    Divide,
+    DynamicProduct,
+    Host,
+    Lookup,
+    MatrixProduct,
+    MaxPool,
+    Move,
+    Multiply,
+    Network,
+    Sum,
+    TransposedConvolution,
+)
 from accel.graph.onnx import network
-from tests.naive_network import run, steps
-from tests.qdq import Model
+from tests.naive_network import APPROXIMATE, run, step, steps
+from tests.qdq import Model, graph_of
 
 CONFIG = AcceleratorConfig(weight_bits=9, mult_bits=24)  # unsigned weights lose a bit to their zero point
 FORMS = {  # ways an activation may be quantised: dtype, zero point
@@ -27,7 +40,7 @@ FORMS = {  # ways an activation may be quantised: dtype, zero point
 def compared(model: Model, batch: int = 3, seed: int = 0, worst: int = 1) -> Network:
     """Import and compare: operator by operator on onnxruntime's own inputs, then end to end, then the simulator."""
     proto = model.proto
-    imported = network(proto, "test")
+    imported = network(graph_of(proto), "test")
     rng = np.random.default_rng(seed)
     inputs = {}
     for given in proto.graph.input:
@@ -47,9 +60,11 @@ def compared(model: Model, batch: int = 3, seed: int = 0, worst: int = 1) -> Net
         reals = tensor.dequantise(values[port.tensor])
         assert reals.shape == outputs[port.name].shape
         assert np.abs(reals - outputs[port.name]).max() <= 2.01 * tensor.scale
-    exact = run(imported, start, CONFIG)
-    for name, integers in accel.simulate(imported, CONFIG, inputs, keep=True).tensors.items():
-        np.testing.assert_array_equal(integers, exact[name], name)
+    simulated = accel.simulate(imported, CONFIG, inputs, keep=True).tensors
+    for operator in imported.operators:
+        own = step(imported, operator, simulated, CONFIG)
+        limit = 1 if isinstance(operator, APPROXIMATE) else 0
+        assert np.abs(simulated[operator.output] - own).max() <= limit, operator
     return imported
 
 
@@ -333,3 +348,331 @@ def test_reshape_of_the_input_comes_before_its_scale():
     imported = compared(model)
     assert [type(operator) for operator in imported.operators] == [Move, MatrixProduct]
     assert imported.tensors[imported.inputs[0].tensor].shape == (60,)
+
+
+# Sequences, and convolutions that spread.
+
+
+@pytest.mark.parametrize(
+    "attributes", [{}, {"strides": [2], "pads": [1, 2]}, {"dilations": [2]}, {"auto_pad": "SAME_LOWER"}, {"group": 2}], ids=str
+)
+def test_conv_of_a_sequence(attributes):
+    rng = np.random.default_rng(8)
+    model = Model()
+    x = model.fake(model.input("batch", 4, 15), 0.017, 117)
+    w = model.weights(weights_of(rng, 6, 4 // attributes.get("group", 1), 3), rng.uniform(0.003, 0.01, 6))
+    model.output(model.fake(model.node("Conv", x, w, model.constant(rng.uniform(-1, 1, 6), np.float32), **attributes), 0.06, 110))
+    (operator,) = compared(model).operators
+    assert isinstance(operator, MatrixProduct)
+
+
+@pytest.mark.parametrize("kind", ["MaxPool", "AveragePool", "GlobalMaxPool", "GlobalAveragePool"])
+def test_pool_of_a_sequence(kind):
+    model = Model()
+    x = model.fake(model.input("batch", 4, 15), 0.017, 117)
+    attributes = {} if kind.startswith("Global") else {"kernel_shape": [3], "strides": [2], "pads": [1, 0]}
+    model.output(model.fake(model.node(kind, x, **attributes), 0.015, 110))
+    (operator,) = compared(model).operators
+    assert isinstance(operator, MaxPool | AveragePool)
+
+
+TRANSPOSED = [
+    {},
+    {"strides": [2, 3], "pads": [1, 0, 0, 1]},
+    {"strides": [3, 2], "output_padding": [2, 1]},
+    {"strides": [2, 2], "output_shape": [9, 8]},
+    {"strides": [2, 2], "auto_pad": "SAME_UPPER"},
+    {"strides": [3, 1], "auto_pad": "SAME_LOWER"},
+    {"strides": [3, 2], "auto_pad": "VALID"},
+    {"dilations": [2, 3]},
+    {"strides": [2, 2], "dilations": [2, 1], "pads": [1, 1, 1, 1]},
+]
+
+
+@pytest.mark.parametrize("attributes", TRANSPOSED, ids=str)
+@pytest.mark.parametrize("form", FORMS)
+def test_transposed_convolution(form, attributes):
+    dtype, zero = FORMS[form]
+    rng = np.random.default_rng(9)
+    model = Model()
+    x = model.fake(model.input("batch", 5, 4, 3), 0.017, zero, dtype)
+    w = model.weights(weights_of(rng, 5, 6, 3, 2), rng.uniform(0.003, 0.01, 6), axis=1)
+    y = model.node("ConvTranspose", x, w, model.constant(rng.uniform(-1, 1, 6), np.float32), **attributes)
+    model.output(model.fake(model.node("Relu", y), 0.06, zero, dtype))
+    (operator,) = compared(model).operators
+    assert isinstance(operator, TransposedConvolution)
+
+
+@pytest.mark.parametrize("scale", ["one", "each"])
+def test_transposed_convolution_in_groups_and_of_a_sequence(scale):
+    rng = np.random.default_rng(10)
+    model = Model()
+    x = model.fake(model.input("batch", 6, 7), 0.017, 117)
+    w = model.weights(weights_of(rng, 6, 4, 3), rng.uniform(0.003, 0.01, 4) if scale == "each" else 0.005, axis=1)
+    model.output(model.fake(model.node("ConvTranspose", x, w, group=3, strides=[2], output_padding=[1]), 0.06, 110))
+    (operator,) = compared(model).operators
+    assert isinstance(operator, TransposedConvolution)
+    assert (operator.groups, operator.filters) == (3, 12)
+
+
+# Products.
+
+
+@pytest.mark.parametrize("addend", [(20, 1), (20, 12), ()])
+@pytest.mark.parametrize("alpha", [1.0, -0.7])
+def test_gemm_of_constants_of_any_shape(alpha, addend):
+    """An addend that differs within a column is not one of channels: the product is the host's."""
+    rng = np.random.default_rng(11)
+    model = Model()
+    x = model.node("Reshape", model.fake(model.input("batch", 400), 0.017, 117), model.constant([20, 20], np.int64))
+    w = model.weights(weights_of(rng, 20, 12), 0.004)
+    y = model.node("Gemm", x, w, model.constant(rng.uniform(-1, 1, addend), np.float32), alpha=alpha)
+    model.output(model.fake(model.node("Reshape", y, model.constant([1, 240], np.int64)), 0.03, 120))
+    imported = compared(model, batch=1)
+    assert {type(operator) for operator in imported.operators} <= {Move, Host if addend and addend[0] > 1 else MatrixProduct}
+
+
+@pytest.mark.parametrize("shape", [(6, 20), (3, 5, 20), (2, 3, 5, 20)])
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_matmul_of_many_rows(side, shape):
+    rng = np.random.default_rng(12)
+    model = Model()
+    x = model.fake(model.input("batch", *shape), 0.017, 117)
+    if side == "right":
+        y = model.node("MatMul", x, model.weights(weights_of(rng, 20, 12), rng.uniform(0.002, 0.006, 12), axis=1))
+    else:
+        y = model.node("MatMul", model.weights(weights_of(rng, 12, shape[-2]), rng.uniform(0.002, 0.006, 12), axis=0), x)
+    model.output(model.fake(y, 0.03, 110))
+    imported = compared(model)
+    assert len(imported.products) == 1
+
+
+ATTENTION = [((5, 8), (8, 6)), ((2, 5, 8), (2, 8, 6)), ((2, 1, 5, 8), (2, 3, 8, 6)), ((3, 5, 8), (1, 8, 6)), ((1, 8), (8, 6))]
+
+
+@pytest.mark.parametrize(("a", "b"), ATTENTION, ids=str)
+@pytest.mark.parametrize("scaled", [False, True])
+def test_matmul_of_two_activations(scaled, a, b):
+    model = Model()
+    x = model.fake(model.input("batch", *a), 0.017, 117)
+    y = model.fake(model.input("batch", *b, name="y"), 0.015, -7, np.int8)
+    z = model.node("MatMul", x, y)
+    if scaled:
+        z = model.node("Mul", z, model.constant(0.25, np.float32))
+    model.output(model.fake(z, 0.06, 110))
+    imported = compared(model)
+    assert [type(operator) for operator in imported.operators if not isinstance(operator, Move)] == [DynamicProduct]
+
+
+def test_attention_moves_once_for_each_operand():
+    """Heads are split, and keys transposed, by one Move each."""
+    model = Model()
+    shape = model.constant([0, 6, 2, 4], np.int64)
+    q, k = (model.fake(model.input("batch", 6, 8, name=name), 0.017, 117) for name in "qk")
+    q = model.node("Transpose", model.node("Reshape", q, shape), perm=[0, 2, 1, 3])
+    k = model.node("Transpose", model.node("Reshape", k, shape), perm=[0, 2, 3, 1])
+    model.output(model.fake(model.node("MatMul", q, k), 0.06, 110))
+    assert [type(operator) for operator in compared(model).operators] == [Move, Move, DynamicProduct]
+
+
+@pytest.mark.parametrize("zeros", [(), (117,), (117, 3)])
+def test_matmul_integer(zeros):
+    rng = np.random.default_rng(13)
+    model = Model()
+    x = model.quantise(model.input("batch", 7, 20), 0.017, 117)
+    w = model.constant(weights_of(rng, 20, 12))
+    y = model.node("MatMulInteger", x, w, *(model.constant(zero, dtype) for zero, dtype in zip(zeros, (np.uint8, np.int8), strict=False)))
+    y = model.node("Mul", model.node("Cast", y, to=1), model.constant(rng.uniform(1e-4, 2e-4, 12), np.float32))
+    model.output(model.fake(y, 0.03, 110))
+    assert [type(operator) for operator in compared(model).operators] == [MatrixProduct]
+
+
+def test_conv_integer():
+    rng = np.random.default_rng(14)
+    model = Model()
+    x = model.quantise(model.input("batch", 4, 7, 6), 0.017, 117)
+    w = model.constant(weights_of(rng, 5, 4, 3, 3, dtype=np.uint8))
+    y = model.node("ConvInteger", x, w, model.constant(117, np.uint8), model.constant(120, np.uint8), pads=[1, 1, 1, 1])
+    y = model.node("Mul", model.node("Cast", y, to=1), model.constant(1e-4, np.float32))
+    model.output(model.fake(y, 0.03, 110))
+    assert [type(operator) for operator in compared(model).operators] == [MatrixProduct]
+
+
+# Element by element.
+
+
+def normalisation(model: Model, rng: np.random.Generator, x: str, channels: int, signs: bool) -> str:
+    gain = rng.uniform(0.5, 1.5, channels) * (rng.choice([-1, 1], channels) if signs else 1)
+    rest = (rng.uniform(-0.5, 0.5, channels), rng.uniform(-0.5, 0.5, channels), rng.uniform(0.5, 2, channels))
+    return model.node("BatchNormalization", x, *(model.constant(each, np.float32) for each in (gain, *rest)), epsilon=1e-3)
+
+
+@pytest.mark.parametrize("signs", [False, True])
+@pytest.mark.parametrize("form", FORMS)
+def test_batch_normalisation_merges_into_the_product_before_it(form, signs):
+    dtype, zero = FORMS[form]
+    rng = np.random.default_rng(15)
+    model = Model()
+    x = model.fake(model.input("batch", 4, 7, 6), 0.017, zero, dtype)
+    y = model.node("Conv", x, model.weights(weights_of(rng, 5, 4, 3, 3), 0.004), model.constant(rng.uniform(-1, 1, 5), np.float32))
+    model.output(model.fake(model.node("Relu", normalisation(model, rng, y, 5, signs)), 0.03, zero, dtype))
+    assert [type(operator) for operator in compared(model).operators] == [MatrixProduct]
+
+
+@pytest.mark.parametrize("signs", [False, True])
+@pytest.mark.parametrize("shape", [(4, 7, 6), (4, 9), (4,)])
+def test_batch_normalisation_alone(shape, signs):
+    rng = np.random.default_rng(16)
+    model = Model()
+    x = model.fake(model.input("batch", *shape), 0.017, 117)
+    model.output(model.fake(model.node("Relu", normalisation(model, rng, x, 4, signs)), 0.03, 100))
+    (operator,) = compared(model).operators
+    assert isinstance(operator, MatrixProduct if signs else Sum)
+
+
+UNARY = [
+    ("Abs", {}),
+    ("Ceil", {}),
+    ("Celu", {"alpha": 0.7}),
+    ("Elu", {"alpha": 0.7}),
+    ("Erf", {}),
+    ("Exp", {}),
+    ("Floor", {}),
+    ("Gelu", {}),
+    ("Gelu", {"approximate": "tanh"}),
+    ("HardSigmoid", {"alpha": 0.3, "beta": 0.4}),
+    ("HardSwish", {}),
+    ("LeakyRelu", {"alpha": 0.2}),
+    ("Mish", {}),
+    ("Neg", {}),
+    ("Round", {}),
+    ("Selu", {}),
+    ("Sigmoid", {}),
+    ("Sign", {}),
+    ("Softplus", {}),
+    ("Softsign", {}),
+    ("Tanh", {}),
+    ("ThresholdedRelu", {"alpha": 0.3}),
+]
+
+
+@pytest.mark.parametrize(("kind", "attributes"), UNARY, ids=str)
+@pytest.mark.parametrize("form", FORMS)
+def test_functions_of_one_element(form, kind, attributes):
+    dtype, zero = FORMS[form]
+    model = Model(opset=20)
+    x = model.fake(model.input("batch", 5, 8), 0.017, zero, dtype)
+    model.output(model.fake(model.node(kind, x, **attributes), 0.02, zero, dtype))
+    (operator,) = compared(model, batch=20).operators
+    assert isinstance(operator, Lookup)
+
+
+@pytest.mark.parametrize("kind", ["Sqrt", "Log", "Reciprocal"])
+def test_functions_of_positive_elements(kind):
+    model = Model()
+    x = model.node("Clip", model.fake(model.input("batch", 5, 8), 0.017, 117), model.constant(0.05, np.float32))
+    model.output(model.fake(model.node(kind, x), 0.1, 90))
+    (operator,) = compared(model, batch=20).operators
+    assert isinstance(operator, Lookup)
+
+
+CHAINS = {
+    "swish": lambda m, x: m.node("Mul", x, m.node("Sigmoid", x)),
+    "gelu": lambda m, x: m.node(
+        "Mul", m.node("Mul", x, number(m, 0.5)), m.node("Add", m.node("Erf", m.node("Div", x, number(m, 2**0.5))), number(m, 1))
+    ),
+    "hard swish": lambda m, x: m.node(
+        "Div", m.node("Mul", x, m.node("Clip", m.node("Add", x, number(m, 3)), number(m, 0), number(m, 6))), number(m, 6)
+    ),
+    "square": lambda m, x: m.node("Pow", x, number(m, 2)),
+    "cube": lambda m, x: m.node("Mul", x, m.node("Mul", x, x)),
+    "power of": lambda m, x: m.node("Pow", number(m, 2), x),
+    "over": lambda m, x: m.node("Div", number(m, 1), m.node("Add", m.node("Abs", x), number(m, 1))),
+    "less": lambda m, x: m.node("Sub", number(m, 0.3), x),
+    "minus": lambda m, x: m.node("Sub", x, number(m, 0.3)),
+    "bounds": lambda m, x: m.node("Max", m.node("Min", x, number(m, 0.4)), number(m, -0.4)),
+    "scaled bounds": lambda m, x: m.node("Mul", m.node("Relu", m.node("Sub", x, number(m, 0.2))), number(m, -1.5)),
+    "slope": lambda m, x: m.node("PRelu", x, m.constant([0.25], np.float32)),
+    "exact": lambda m, x: m.node("Pow", x, number(m, 1)),
+}
+
+
+def number(model: Model, value: float) -> str:
+    return model.constant(value, np.float32)
+
+
+@pytest.mark.parametrize("name", CHAINS)
+@pytest.mark.parametrize("form", FORMS)
+def test_a_chain_on_one_tensor_is_one_operator(form, name):
+    dtype, zero = FORMS[form]
+    model = Model()
+    x = model.fake(model.input("batch", 3, 4, 5), 0.017, zero, dtype)
+    model.output(model.fake(CHAINS[name](model, x), 0.02, zero, dtype))
+    (operator,) = compared(model, batch=10).operators
+    assert isinstance(operator, Lookup | Sum)
+
+
+@pytest.mark.parametrize("kind", ["Add", "Sub", "Mul", "Div"])
+@pytest.mark.parametrize("shape", [(4, 1, 1), (1, 1, 5), (4, 3, 5), (1, 1, 1, 1)])
+@pytest.mark.parametrize("first", [False, True])
+def test_constants_of_any_shape(first, shape, kind):
+    """A constant for each element is one for each channel of a flat tensor; one divided by a tensor is the host's, but for a number."""
+    rng = np.random.default_rng(17)
+    model = Model()
+    x = model.fake(model.input("batch", 4, 3, 5), 0.017, 117)
+    if kind == "Div":
+        x = model.node("Clip", x, number(model, 0.1))
+        x = model.fake(x, 0.017, 117)
+    c = model.constant(rng.uniform(0.3, 1.5, shape), np.float32)
+    model.output(model.fake(model.node(kind, *((c, x) if first else (x, c))), 0.05, 100))
+    compared(model, batch=10)
+
+
+@pytest.mark.parametrize("kind", ["Add", "Sub", "Mul", "Div"])
+@pytest.mark.parametrize(
+    ("a", "b"), [((4, 3, 5), (4, 3, 5)), ((4, 3, 5), (4, 1, 1)), ((1, 3, 1), (4, 3, 5)), ((3, 1), (1, 5)), ((6,), (6,))]
+)
+def test_two_tensors(a, b, kind):
+    model = Model()
+    x = model.fake(model.input("batch", *a), 0.017, 117)
+    y = model.fake(model.input("batch", *b, name="y"), 0.015, 3, np.int8)
+    if kind == "Div":
+        y = model.fake(model.node("Clip", y, number(model, 0.2)), 0.015, 3, np.int8)
+    model.output(model.fake(model.node("Relu", model.node(kind, x, y)), 0.06, 20))
+    wanted = {"Add": Sum, "Sub": Sum, "Mul": Multiply, "Div": Divide}[kind]
+    assert wanted in {type(operator) for operator in compared(model, batch=5).operators}
+
+
+def test_tensors_that_lie_differently_are_added():
+    """One of them moves to where the other lies."""
+    model = Model()
+    x = model.fake(model.input("batch", 4, 3, 5), 0.017, 117)
+    y = model.fake(model.input("batch", 5, 12, name="y"), 0.015, 3, np.int8)
+    y = model.node("Reshape", model.node("Transpose", y, perm=[0, 2, 1]), model.constant([0, 4, 3, 5], np.int64))
+    model.output(model.fake(model.node("Add", x, y), 0.03, 20))
+    assert [type(operator) for operator in compared(model).operators] == [Move, Sum]
+
+
+@pytest.mark.parametrize("gain", [1.5, -1.5, "channels"])
+def test_a_sum_is_scaled(gain):
+    model = Model()
+    x = model.fake(model.input("batch", 4, 3, 5), 0.017, 117)
+    y = model.fake(model.input("batch", 4, 3, 5, name="y"), 0.015, 3, np.int8)
+    c = np.linspace(0.5, 2, 4).reshape(4, 1, 1) if gain == "channels" else gain
+    z = model.node("Add", model.node("Mul", model.node("Sub", x, y), model.constant(c, np.float32)), number(model, 0.1))
+    model.output(model.fake(z, 0.05, 100))
+    (operator,) = compared(model).operators
+    assert isinstance(operator, Sum if gain != -1.5 else Host)
+
+
+@pytest.mark.parametrize("kind", ["GlobalMaxPool", "MaxPool"])
+def test_the_largest_integer(kind):
+    """Of integers, as of the reals they stand for."""
+    model = Model()
+    x = model.quantise(model.input("batch", 4, 6, 6), 0.017, 117)
+    if kind == "MaxPool":
+        y = model.dequantise(model.node("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2]), 0.017, 117)
+    else:
+        y = model.node(kind, model.dequantise(x, 0.017, 117))
+    model.output(model.fake(y, 0.017, 117))
+    assert [type(operator) for operator in compared(model).operators] == [MaxPool]

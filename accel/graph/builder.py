@@ -214,6 +214,12 @@ class Placed:
         """Whether it is seen as it lies, the order of the axes apart."""
         return self.index is None and sample(self.shape) == tuple(self.stored[axis] for axis in inverse(self.axes))
 
+    @property
+    def kept(self) -> tuple[int, ...]:
+        """Order that keeps it as it is stored, if it has as many axes as its tensor; else ONNX's."""
+        axes = len(sample(self.shape))
+        return self.axes if len(self.axes) == axes else tuple(range(axes))
+
     def moved(self, places: Index) -> Self:
         """See elements at other places."""
         return replace(self, shape=places.shape, index=places)
@@ -462,9 +468,7 @@ class Builder:
         """Move a value that is not all of its tensor, each element once, into one of its own; axes stay in the stored order."""
         if value.index is None or (value.index.size == value.tensor.size and value.index.min() >= 0):
             return value
-        shape = sample(value.shape)
-        order = value.axes if len(value.axes) == len(shape) else tuple(range(len(shape)))
-        return Activation(tensor=self.settle(value, order), shape=value.shape, real=value.real)
+        return Activation(tensor=self.settle(value, value.kept), shape=value.shape, real=value.real)
 
     def align(self, values: tuple[Activation, Activation], shape: tuple[int, ...]) -> tuple[Activation, tuple[Tensor, Tensor]]:
         """Bring two values, broadcast to one shape, to the same places.
@@ -513,7 +517,7 @@ class Builder:
         """
         padding = tensors[0].zero_point if padding is None else padding
         index = np.ascontiguousarray(index, np.int32)
-        key = (tuple(tensor.name for tensor in tensors), index.shape, padding, hashlib.blake2b(index.data).digest())
+        key = (tuple(tensor.name for tensor in tensors), index.shape, order, padding, hashlib.blake2b(index.data).digest())
         if key not in self.moves:
             label = name or f"{tensors[0].name}/move"
             output = self.moves[key] = self.tensor(label, index.shape, order, Form.of(tensors[0]))

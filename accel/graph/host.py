@@ -90,7 +90,8 @@ class _Island:
                     self._enter(each, value)
                 case Source():
                     real = value.kind in (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
-                    self._enter(each, replace(self.builder.receive(value, REAL if real else WHOLE, value.name, real), real=real))
+                    form, label = (REAL, f"{each}/fixed") if real else (WHOLE, each)
+                    self._enter(each, replace(self.builder.receive(value, form, label, real), real=real))
                 case Draft() | Float():
                     node = self.builder.writers[each]
                     self.seen.update(node.outputs)
@@ -99,7 +100,7 @@ class _Island:
 
     def _enter(self, name: str, value: Activation) -> None:
         """Take in a tensor of the network, dequantised, in the shape it is seen in; integers become integers again."""
-        tensor = self.builder.settle(value, value.axes if value.natural else None)
+        tensor = self.builder.settle(value, value.kept)
         shape = (1, *tensor.onnx_shape)
         steps: list[tuple[str, tuple[str, ...], dict[str, int]]] = []
         if shape != value.shape:

@@ -14,7 +14,8 @@ from accel.graph import host
 from accel.graph.builder import REAL, WHOLE, Activation, Builder, Constant, Float, Quantiser, Source, Value
 from accel.graph.graph import Array, Given, Graph, Node
 from accel.graph.network import Network, Port
-from accel.graph.operators import OPERATORS, OnHost, Site
+from accel.graph.operators import OPERATORS as OPERATORS  # what there is to import
+from accel.graph.operators import OnHost, Site
 from accel.graph.operators.registry import FLOATS, TYPES
 
 OLDEST_OPSET = 11
@@ -106,9 +107,9 @@ def _output(name: str, builder: Builder) -> Port:
         value = Site(Node(name, "Identity", (name,), (name,)), builder).integer(0) or value
     if not isinstance(value, Activation):
         real = builder.graph.kinds.get(name, TensorProto.FLOAT) in FLOATS
-        value = host.compute(builder, name, Quantiser.whole(REAL if real else WHOLE), name)
+        value = host.compute(builder, name, Quantiser.whole(REAL if real else WHOLE), f"{name}/fixed" if real else name)
         return Port(name, value.tensor.name, real)
-    return Port(name, builder.settle(value, value.axes if value.natural else None).name, value.real)
+    return Port(name, builder.settle(value, value.kept).name, value.real)
 
 
 def graph_of(model: onnx.ModelProto) -> Graph:
