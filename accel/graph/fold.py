@@ -134,7 +134,7 @@ def bind(
         if extents and not whole:
             extents, batch = _one(name, extents, batch)
         for axis, extent in enumerate(extents):
-            if isinstance(extent, str):
+            if isinstance(extent, str) or extent < 1:
                 raise NetworkError(f"axis {axis} of graph input {name!r} must be a fixed size, not {extent!r}")
         _check_size(name, extents)
         inputs[name] = Given(port.kind, extents)
@@ -550,6 +550,8 @@ class _Folder:
             extents = [extent.dim_value if extent.HasField("dim_value") else -1 for extent in form.shape.dim]
             whole = form.HasField("shape") and min(extents, default=0) >= 0
             found[name] = tuple(extents) if whole else None, form.elem_type
+        if node.kind == "GroupNormalization":  # of which onnx infers nothing
+            found[node.outputs[0]] = self.shapes[node.inputs[0]], self.kinds[node.inputs[0]]
         return found
 
     # Forms.

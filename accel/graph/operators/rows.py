@@ -16,7 +16,6 @@ from accel.graph.operators.elementwise import identity, scaled
 from accel.graph.operators.registry import OnHost, Site, imports
 
 WIDEST = 16  # bits of what the fixed-point models take
-SOFTMAX_OF_ONE_AXIS = 13  # opset: before it, all axes from `axis` on made one row
 
 
 def _axes(site: Site, axes: tuple[int, ...] | None, count: int) -> tuple[int, ...]:
@@ -73,9 +72,8 @@ def _last(site: Site, value: Activation, axes: tuple[int, ...]) -> _Rows:
 
 @imports("Softmax", "LogSoftmax")
 def _softmax(site: Site) -> Value:
-    value, old = _operand(site), site.builder.graph.opset < SOFTMAX_OF_ONE_AXIS
-    (axis,) = _axes(site, (site.attribute("axis", 1 if old else -1),), len(value.shape))
-    rows = _last(site, value, tuple(range(axis, len(value.shape))) if old else (axis,))
+    value = _operand(site)
+    rows = _last(site, value, _axes(site, (site.attribute("axis", -1),), len(value.shape)))
 
     def build(draft: Draft, output: Tensor, common: dict[str, Any]) -> Operator:
         scale = output.scale / float(draft.gain)
@@ -171,7 +169,7 @@ def _reduce(site: Site) -> Value:
         return value.reshaped(kept)
     if site.kind != "ReduceMin":
         return _pooled(site, value, over, site.kind).reshaped(kept)
-    return _opposite(site, _pooled(site, _opposed(site, value), over, "ReduceMax")).reshaped(kept)
+    return _opposite(site, _pooled(site, _opposed(site, value), over, "ReduceMax").reshaped(kept))
 
 
 def _operand(site: Site) -> Activation:
@@ -234,9 +232,9 @@ def _opposed(site: Site, value: Activation) -> Activation:
     """Negate a value without a rounding: the integers -1 - x about the zero point -1 - zero_point."""
     tensor = value.tensor
     form = Form(tensor.bits, False, tensor.scale, -1 - tensor.zero_point)
-    whole = replace(value, shape=(1, *value.stored), index=np.arange(tensor.size).reshape(1, *value.stored))
+    whole = Activation(tensor=tensor, shape=(1, *tensor.onnx_shape), real=True)
     negated = site.builder.round(_minus(identity(site, whole)), Quantiser.whole(form), f"{tensor.name}/negated")
-    return Activation(tensor=negated.tensor, shape=value.shape, index=value.places, real=value.real)
+    return replace(value, tensor=negated.tensor)
 
 
 def _opposite(site: Site, draft: Draft) -> Draft:
@@ -277,5 +275,5 @@ def _arg_max(site: Site) -> Value:
     last = bool(site.attribute("select_last_index", 0))
     site.builder.operate(ArgMax(name=site.name, kind=site.kind, inputs=(tensor.name,), output=output.name, last=last))
     keep = site.attribute("keepdims", 1)
-    found = Activation(tensor=output, shape=shape, real=False)
-    return found.reshaped(tuple(1 if at == axis else size for at, size in enumerate(found.shape)) if keep else shape)
+    result = Activation(tensor=output, shape=shape, real=False)
+    return result.reshaped(tuple(1 if at == axis else size for at, size in enumerate(found.shape)) if keep else shape)
