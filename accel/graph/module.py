@@ -1,13 +1,16 @@
 """Graphs of PyTorch modules, through PyTorch's own ONNX exporter. PyTorch itself is optional.
 
 Of its two exporters the one by tracing (``dynamo=False``) comes first: it needs nothing but PyTorch, is alike in 2.4 to 2.13 and takes a
-tenth of the time. What it cannot trace, and a PyTorch without it, goes to the one by ``torch.export``, which needs onnxscript. Both write
-the graph of one sample: the batch is no part of a network here, and a shape computed from it folds to a constant.
+tenth of the time. Where it warns that a value of a tensor has become a constant, where it fails, and in a PyTorch without it, the one by
+``torch.export`` follows, which tells shapes from values but needs onnxscript; if that fails too, tracing has the last word and its
+warnings are passed on. Both write the graph of one sample: the batch is no part of a network here, and a shape computed from it folds to a
+constant.
 """
 
 from __future__ import annotations
 
 import inspect
+import re
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -63,16 +66,31 @@ def export(module: Any, example: Any, whole: bool = False) -> Graph:
             raise NetworkError(f"example must have a batch of one sample or more on axis 0, not shape {tuple(tensors[0].shape)}")
         tensors = tuple(tensor[:1] for tensor in tensors)
     with _evaluating(module), tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / f"{name}.onnx"  # weights over 2 GB go to files beside it, which stay mapped
-        reasons = []
-        for exporter in (_trace, _dynamo):
-            try:
-                exporter(module, tensors, file)
-            except Exception as error:  # raised for whatever a module may do, of many types
-                reasons.append(f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}")
-            else:
-                return read(file)
-    raise NetworkError(f"module {name} must be one that torch exports to ONNX, not one that gives {' and '.join(reasons)}")
+        traced, exported = Path(folder) / "traced" / f"{name}.onnx", Path(folder) / "exported" / f"{name}.onnx"
+        reasons, doubts = [], []  # weights over 2 GB go to files beside these, which stay mapped
+        try:
+            doubts = _trace(module, tensors, traced)
+            if not doubts:
+                return read(traced)
+        except Exception as error:  # raised for whatever a module may do, of many types
+            reasons.append(_brief(error))
+        try:
+            _dynamo(module, tensors, exported)
+            return read(exported)
+        except Exception as error:
+            reasons.append(_brief(error))
+        if not doubts:
+            raise NetworkError(f"module {name} must be one that torch exports to ONNX, not one that gives {' and '.join(reasons)}")
+        graph = read(traced)
+    for doubt in doubts:
+        warnings.warn(doubt, torch.jit.TracerWarning, stacklevel=2)
+    return graph
+
+
+def _brief(error: Exception) -> str:
+    """First line of what torch says, without colours."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip()
+    return f"{type(error).__name__}: {text.splitlines()[0][:200] if text else 'no message'}"
 
 
 @contextmanager
@@ -105,19 +123,24 @@ def _names(module: Any, count: int) -> list[str]:
     return parameters[:count] if len(parameters) >= count else [f"input{index}" for index in range(count)]
 
 
-def _trace(module: Any, tensors: tuple[Any, ...], file: Path) -> None:
-    """Export by tracing."""
+def _trace(module: Any, tensors: tuple[Any, ...], file: Path) -> list[str]:
+    """Export by tracing; return its warnings that a value may have become a constant."""
     import torch
 
+    file.parent.mkdir()
     arguments = {"dynamo": False} if "dynamo" in inspect.signature(torch.onnx.export).parameters else {}  # absent before 2.5
     export: Callable[..., Any] = torch.onnx.export
-    export(module, tensors, str(file), input_names=_names(module, len(tensors)), opset_version=OPSET, **arguments)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", torch.jit.TracerWarning)
+        export(module, tensors, str(file), input_names=_names(module, len(tensors)), opset_version=OPSET, **arguments)
+    return [str(each.message) for each in caught if issubclass(each.category, torch.jit.TracerWarning)]
 
 
 def _dynamo(module: Any, tensors: tuple[Any, ...], file: Path) -> None:
     """Export by torch.export."""
     import torch
 
+    file.parent.mkdir()
     export: Callable[..., Any] = torch.onnx.export
     program = export(module, tensors, input_names=_names(module, len(tensors)), dynamo=True, verbose=False)
     program.save(str(file))

@@ -163,7 +163,7 @@ class Inception(nn.Module):
 
 
 class UNet(nn.Module):
-    """U-Net: scores of two classes for each pixel (Ronneberger et al., 2015); upsampled by ConvTranspose, or by Resize and a convolution."""
+    """U-Net: scores of two classes for each pixel (Ronneberger et al., 2015); upsampled by ConvTranspose, or by Resize and convolution."""
 
     def __init__(self, resize: bool) -> None:
         super().__init__()
@@ -420,7 +420,8 @@ def write_narrow(module: nn.Module, entry: Entry, samples: dict[str, NDArray[Any
     with torch.no_grad():
         classes = module(x).argmax(1).numpy().astype(np.uint8)
     export_qonnx(module, args=x[:1], export_path=str(path))
-    model = onnx.load(path)
+    model = onnx.load(path)  # its weights may lie in a file beside it
+    path.with_name(f"{path.name}.data").unlink(missing_ok=True)
     _strip(model)
     onnx.save(model, path)
     return classes
