@@ -285,7 +285,7 @@ class Placement:
             return (replace(first, axis=None, scalar=False) if node.kind in ("Relu", "Clip") else first), {names[0]}
         function = self._function(node, names)
         if function:
-            return _State("function", function), set(names)
+            return _State("function", function), {name for name in names if self.states[name].kind == "function"}
         if node.kind in SELECTIONS or node.kind in RESULTS:
             return _State("draft"), set()
         if node.kind in PRODUCTS:
