@@ -99,6 +99,18 @@ def test_every_pair_of_four_bits():
                 assert quotient[i, j] == round(Fraction(7 * a, 2 * b)) - 1
 
 
+@pytest.mark.golden
+def test_any_layout():
+    """Operands as broadcasts, transpositions and parts leave them give what the same numbers in a row give."""
+    x = np.arange(-12, 12).reshape(2, 3, 4)
+    fields: dict[str, Any] = {"zero_points": (1, 30), "multiplier": 3.5, "zero_point": 0, "lo": -128, "hi": 127}
+    product, quotient = MultiplyParameters.of(**fields), DivideParameters.of(**fields)
+    for a, b in ((x.T, x.T), (x.T[:, :2], x.T[:, 1:]), (x.transpose(1, 2, 0), x[:, :1, :1].T), (x[0, 0, 0], x), (x[::-1, ::2], x[:, :2])):
+        one, other = (np.ascontiguousarray(each) for each in np.broadcast_arrays(a, b))
+        np.testing.assert_array_equal(multiply.multiply(product, a, b), multiply.multiply(product, one, other))
+        np.testing.assert_array_equal(divide.divide(quotient, a, b), divide.divide(quotient, one, other))
+
+
 def test_narrower_factors():
     """As many bits as a post-processor has; a factor too large for them is refused."""
     fields: dict[str, Any] = {"zero_points": (0, 0), "zero_point": 0, "lo": -128, "hi": 127}

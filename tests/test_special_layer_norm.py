@@ -128,6 +128,9 @@ def test_rows_are_independent():
     whole = layer_norm(parameters, before)
     assert (before == x).all()
     assert whole.shape == x.shape
+    assert (whole.transpose(2, 0, 1, 3) == layer_norm(parameters, x.transpose(2, 0, 1, 3))).all()
+    assert (whole[::-1, ::2] == layer_norm(parameters, x[::-1, ::2])).all()
+    assert (whole == layer_norm(parameters, np.asfortranarray(x))).all()
     assert (whole[1, 2, 3] == layer_norm(parameters, x[1, 2, 3])).all()
     assert (whole == layer_norm(parameters, x + np.int16(900))).all()
     assert layer_norm(parameters, x[:0]).shape == (0, 3, 5, 7)

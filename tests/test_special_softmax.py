@@ -129,6 +129,9 @@ def test_rows_are_independent():
     x = rng.integers(-128, 128, (2, 3, 5, 7)).astype(np.int8)
     whole = softmax(parameters, x)
     assert whole.shape == x.shape
+    assert (whole.transpose(2, 0, 1, 3) == softmax(parameters, x.transpose(2, 0, 1, 3))).all()
+    assert (whole[::-1, ::2] == softmax(parameters, x[::-1, ::2])).all()
+    assert (whole == softmax(parameters, np.asfortranarray(x))).all()
     assert (whole[1, 2, 3] == softmax(parameters, x[1, 2, 3])).all()
     assert (whole == softmax(parameters, x + np.int16(900))).all()
     assert softmax(parameters, x[:0]).shape == (0, 3, 5, 7)

@@ -98,7 +98,7 @@ def divide(parameters: DivideParameters, x0: Integers, x1: Integers) -> NDArray[
     """
     first, second = np.broadcast_arrays(operand("x0", x0), operand("x1", x1))
     p = parameters
-    out = first - p.zero_points[0]
+    out = np.ascontiguousarray(first - p.zero_points[0])  # so that it is written where it is returned from
     divisor = second - p.zero_points[1]
     _divide_each(out.reshape(-1), divisor.reshape(-1), p.mult, p.shift, p.rounding.code, p.zero_point, p.lo, p.hi)
     return out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from math import e, expm1, log, log1p, log2
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from accel.errors import RangeError
 from accel.formats import Rounding
 from accel.golden import checks
-from accel.golden.arithmetic import MAX_SHIFT, _round_shift
+from accel.golden.arithmetic import MAX_SHIFT, _round_shift, round_shift
 from accel.golden.function import function
 from accel.jit import kernel
 from accel.special.integers import (
@@ -171,21 +172,18 @@ def softmax(parameters: SoftmaxParameters, x: Integers) -> NDArray[np.int64]:
     RangeError
         If the shape is wrong, an element is wider or the type is not that of signed integers.
     """
-    p, unit = parameters, UNITS[parameters.unit]
+    p = parameters
     if x.ndim == 0 or x.shape[-1] != p.length:
         raise RangeError(f"x must be of shape (..., {p.length}), not {x.shape}")
-    rows = operand("x", x).reshape(-1, p.length)
-    difference = np.subtract(rows.max(axis=1, keepdims=True), rows)
-    exponent = np.empty_like(difference)
-    _exponents(difference, p.step, p.step_shift, exponent)
-    power: NDArray[np.int64] = function(unit, exponent & (1 << unit.in_frac) - 1).copy()  # kernels want what may be written
-    _powers(power, exponent >> unit.in_frac, EXP_FRAC + 1 - unit.out_frac)
+    rows = np.array(operand("x", x)).reshape(-1, p.length)
+    reach = int(rows.max() - rows.min()) if rows.size else 0
+    power = _powers(p.unit, p.step, p.step_shift, reach.bit_length())
     post = p.rounding.code, p.zero_point, p.lo, p.hi
-    if not p.logarithm:
-        _quotients(power, p.scale, p.scale_shift, *post)
-        return power.reshape(x.shape)
-    _logarithms(difference, power, p.scale, p.scale_shift, p.base, p.base_shift, *post)
-    return np.asarray(difference.reshape(x.shape))
+    if p.logarithm:
+        _logarithms(rows, power, p.scale, p.scale_shift, p.base, p.base_shift, *post)
+    else:
+        _quotients(rows, power, p.scale, p.scale_shift, *post)
+    return rows.reshape(x.shape)
 
 
 def bound(parameters: SoftmaxParameters, step: float, scale: float) -> float:
@@ -222,42 +220,38 @@ def bound(parameters: SoftmaxParameters, step: float, scale: float) -> float:
     return worst_rounding(p.rounding) + slope + addend + (log(2) * LOG_ERROR - log(rest)) / scale
 
 
-@kernel
-def _exponents(difference, step, shift, out):
-    for i in range(difference.shape[0]):
-        for j in range(difference.shape[1]):
-            out[i, j] = _round_shift(difference[i, j] * step, shift, _HALF_EVEN, 0)
+@lru_cache(maxsize=16)
+def _powers(name: str, step: int, shift: int, bits: int) -> NDArray[np.int64]:
+    """Run steps 2 to 4 for every difference of some bits: there are few, and each is met many times."""
+    unit = UNITS[name]
+    exponent = round_shift(np.arange(1 << bits) * step, shift, Rounding.HALF_EVEN)
+    power = function(unit, exponent & (1 << unit.in_frac) - 1) << EXP_FRAC + 1 - unit.out_frac
+    return np.asarray((power >> np.minimum(exponent >> unit.in_frac, 62)) + 1 >> 1)
 
 
 @kernel
-def _powers(power, places, up):
-    """Kernel: m becomes e; one bit more is kept until the sum is rounded half up."""
-    for i in range(power.shape[0]):
-        for j in range(power.shape[1]):
-            power[i, j] = ((power[i, j] << up >> min(places[i, j], 62)) + 1) >> 1
-
-
-@kernel
-def _quotients(power, scale, shift, rounding, zero_point, lo, hi):
-    """Kernel: results take the place of e."""
-    for i in range(power.shape[0]):
+def _quotients(rows, power, scale, shift, rounding, zero_point, lo, hi):
+    """Kernel: results take the place of x."""
+    for i in range(rows.shape[0]):
+        most = rows[i].max()
         total = 0
-        for j in range(power.shape[1]):
-            total += power[i, j]
+        for j in range(rows.shape[1]):
+            total += power[most - rows[i, j]]
         total <<= shift
-        for j in range(power.shape[1]):
-            quotient = _quotient(power[i, j] * scale, total, rounding)
-            power[i, j] = min(max(quotient + zero_point, lo), hi)
+        for j in range(rows.shape[1]):
+            quotient = _quotient(power[most - rows[i, j]] * scale, total, rounding)
+            rows[i, j] = min(max(quotient + zero_point, lo), hi)
 
 
 @kernel
-def _logarithms(difference, power, scale, shift, base, base_shift, rounding, zero_point, lo, hi):
-    """Kernel: results take the place of d."""
-    for i in range(power.shape[0]):
+def _logarithms(rows, power, scale, shift, base, base_shift, rounding, zero_point, lo, hi):
+    """Kernel: results take the place of x."""
+    for i in range(rows.shape[0]):
+        most = rows[i].max()
         total = 0
-        for j in range(power.shape[1]):
-            total += power[i, j]
+        for j in range(rows.shape[1]):
+            total += power[most - rows[i, j]]
         addend = _round_shift((_log2(total) - (EXP_FRAC << LOG_BITS)) * base, base_shift, _HALF_EVEN, 0)
-        for j in range(power.shape[1]):
-            quotient = _round_shift(-(difference[i, j] * scale + addend), shift, rounding, 0)
-            difference[i, j] = min(max(quotient + zero_point, lo), hi)
+        for j in range(rows.shape[1]):
+            quotient = _round_shift(-((most - rows[i, j]) * scale + addend), shift, rounding, 0)
+            rows[i, j] = min(max(quotient + zero_point, lo), hi)
