@@ -43,11 +43,13 @@ def _moved(site: Site, rule: Rule) -> Value:
         if value.axis is not None:
             raise OnHost
         return replace(value, values=ruled(site, lambda: rule(value.values)))
-    return _seen(value, ruled(site, lambda: rule(value.places)))
+    return _seen(site, value, ruled(site, lambda: rule(value.places)))
 
 
-def _seen(value: Source | Activation | Draft, index: Index) -> Source | Activation | Draft:
+def _seen(site: Site, value: Source | Activation | Draft, index: Index) -> Source | Activation | Draft:
     """See elements at other places; as if nothing had moved where moves undo each other."""
+    if not index.size:
+        raise NetworkError(f"result of {site} must have an element, not shape {index.shape}")
     whole = replace(value, shape=index.shape, index=None)
     return whole if index.size == prod(value.stored) and np.array_equal(whole.places, index) else value.moved(index)
 
@@ -128,7 +130,7 @@ def _split(site: Site) -> tuple[Value, ...]:
         sizes = ruled(site, lambda: movement.equal_parts(value.shape[at], count))
     if len(sizes) != len(site.node.outputs):
         raise NetworkError(f"split of {site} must be one size for each of {len(site.node.outputs)} outputs, not {list(sizes)}")
-    return tuple(value.moved(part) for part in ruled(site, lambda: movement.split(value.places, sizes, axis)))
+    return tuple(_seen(site, value, part) for part in ruled(site, lambda: movement.split(value.places, sizes, axis)))
 
 
 def _indices(site: Site) -> NDArray[Any]:
@@ -200,7 +202,7 @@ def _surrounded(site: Site, rule: Rule, real: float) -> Value:
     ruled(site, lambda: movement.limited(value.shape))
     index = ruled(site, lambda: rule(value.places))
     if padding == value.tensor.zero_point:
-        return _seen(value, index)
+        return _seen(site, value, index)
     return _collected(site, (value.tensor,), index, _order(value, index.ndim - len(value.shape)), value.real, padding)
 
 

@@ -81,7 +81,8 @@ def pool_window(site: Site, x: Tensor, axes: int) -> Window:
         return found
     extended = list(found.pads)
     for axis, (places, stride) in enumerate(zip(found.positions(*size), found.stride, strict=True)):
-        start = places * stride - extended[axis]  # of one window more
-        if start < size[axis] and start + reach[axis] >= size[axis] + extended[axis + 2]:
+        start = places * stride - found.pads[axis]  # of one window more, where the last one leaves something over
+        over = (size[axis] + found.pads[axis] + found.pads[axis + 2] - reach[axis] - 1) % stride
+        if over and start < size[axis]:
             extended[axis + 2] = start + reach[axis] + 1 - size[axis]
     return replace(found, pads=(extended[0], extended[1], extended[2], extended[3]))
