@@ -87,8 +87,8 @@ def step(network: Network, operator: Operator, values: Mapping[str, Integers], c
             result = _finish(operator, a * b, operator.multiplier, None)
         case Divide():
             a, b = (values[name] - zero for name, zero in zip(operator.inputs, operator.zero_points, strict=True))
-            quotient = np.divide(a, b, where=b != 0, out=np.sign(a) * np.inf)
-            result = _finish(operator, np.where((a == 0) & (b == 0), 0.0, quotient), operator.multiplier, None)
+            ends = np.where(a > 0, np.inf, np.where(a < 0, -np.inf, 0.0))
+            result = _finish(operator, np.divide(a, b, where=b != 0, out=ends), operator.multiplier, None)
         case Lookup():
             result = operator.table[values[operator.inputs[0]] + len(operator.table) // 2]
         case Softmax():
@@ -102,8 +102,8 @@ def step(network: Network, operator: Operator, values: Mapping[str, Integers], c
             normal = (row - row.mean(axis=-1, keepdims=True)) / np.where(deviation == 0, 1, deviation)
             result = _finish(operator, normal * operator.gamma + operator.beta, 1.0, None)
         case ArgMax():
-            row = values[operator.inputs[0]]
-            result = row.shape[-1] - 1 - row[..., ::-1].argmax(axis=-1) if operator.last else row.argmax(axis=-1)
+            found = values[operator.inputs[0]]
+            result = found.shape[-1] - 1 - found[..., ::-1].argmax(axis=-1) if operator.last else found.argmax(axis=-1)
         case Host():
             result = _on_host(network, operator, values)
         case _:
@@ -127,12 +127,12 @@ def _on_host(network: Network, operator: Host, values: Mapping[str, Integers]) -
     evaluator = ReferenceEvaluator(operator.graph.to_model())
     output = network.tensors[operator.output]
     results = []
-    for sample in range(len(values[operator.inputs[0]])):
-        reals = {}
-        port: Any
-        for port, name in zip(operator.graph.inputs, operator.inputs, strict=True):
-            reals[port] = network.tensors[name].dequantise(values[name][sample : sample + 1]).astype(np.float32)
-        results.append(output.quantise(evaluator.run(None, reals)[0]))
+    for at in range(len(values[operator.inputs[0]])):
+        reals: dict[str, NDArray[np.float32]] = {}
+        for given, name in zip(operator.graph.inputs, operator.inputs, strict=True):
+            reals[given] = network.tensors[name].dequantise(values[name][at : at + 1]).astype(np.float32)
+        (result,) = evaluator.run(None, reals)
+        results.append(output.quantise(np.asarray(result)))
     return np.concatenate(results)
 
 

@@ -262,11 +262,14 @@ class Source(Placed):
         ONNX element type.
     given : tuple of int
         Its own shape.
+    order : tuple of int
+        Its `axes`.
     """
 
     name: str
     kind: int
     given: tuple[int, ...]
+    order: tuple[int, ...]
 
     @property
     def stored(self) -> tuple[int, ...]:
@@ -276,8 +279,8 @@ class Source(Placed):
 
     @property
     def axes(self) -> tuple[int, ...]:
-        """Axes of the ONNX tensor, batch apart, in stored order: images lie channels last."""
-        return channels_last(len(sample(self.given)))
+        """Axes of the ONNX tensor, batch apart, in stored order."""
+        return self.order
 
     def __str__(self) -> str:
         return f"graph input {self.name!r} as it comes"
@@ -432,6 +435,7 @@ class Builder:
 
     graph: Graph
     writers: dict[str, Node] = field(init=False)
+    readers: dict[str, list[Node]] = field(init=False)
     values: dict[str, Value] = field(init=False, default_factory=dict)
     tensors: dict[str, Tensor] = field(init=False, default_factory=dict)
     operators: dict[str, Operator] = field(init=False, default_factory=dict)
@@ -441,6 +445,10 @@ class Builder:
 
     def __post_init__(self) -> None:
         self.writers = {name: node for node in self.graph.nodes for name in node.outputs if name}
+        self.readers = {}
+        for node in self.graph.nodes:
+            for name in node.inputs:
+                self.readers.setdefault(name, []).append(node)
 
     def settle(self, value: Activation, order: tuple[int, ...] | None = None) -> Tensor:
         """Bring a value into a tensor of its own shape: moved unless it lies so already.
@@ -463,6 +471,13 @@ class Builder:
         if index.shape == tensor.shape and np.array_equal(index.ravel(), np.arange(tensor.size)):
             return tensor
         return self.move((tensor,), index, order=order)
+
+    def own(self, value: Activation) -> Tensor:
+        """Settle a value for whoever reads a tensor's form with it: a DequantizeLinear may have given its integers another."""
+        tensor = self.settle(value, value.kept)
+        if Form.of(tensor) == Form.of(self.tensors[tensor.name]):
+            return tensor
+        return self.move((tensor,), np.arange(tensor.size).reshape(tensor.shape), order=tensor.axes)
 
     def tidy(self, value: Activation) -> Activation:
         """Move a value that is not all of its tensor, each element once, into one of its own; axes stay in the stored order."""

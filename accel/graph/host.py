@@ -100,7 +100,7 @@ class _Island:
 
     def _enter(self, name: str, value: Activation) -> None:
         """Take in a tensor of the network, dequantised, in the shape it is seen in; integers become integers again."""
-        tensor = self.builder.settle(value, value.kept)
+        tensor = self.builder.own(value)
         shape = (1, *tensor.onnx_shape)
         steps: list[tuple[str, tuple[str, ...], dict[str, int]]] = []
         if shape != value.shape:

@@ -11,7 +11,7 @@ from onnx import TensorProto, numpy_helper
 
 from accel.errors import NetworkError
 from accel.graph import host
-from accel.graph.builder import REAL, WHOLE, Activation, Builder, Constant, Float, Quantiser, Source, Value
+from accel.graph.builder import REAL, WHOLE, Activation, Builder, Constant, Float, Quantiser, Source, Value, image_order, sample
 from accel.graph.graph import Array, Given, Graph, Node
 from accel.graph.network import Network, Port
 from accel.graph.operators import OPERATORS as OPERATORS  # what there is to import
@@ -20,6 +20,8 @@ from accel.graph.operators.registry import FLOATS, TYPES
 
 OLDEST_OPSET = 11
 NEWEST_OPSET = onnx.defs.onnx_opset_version()
+WINDOWS = ("Conv", "ConvInteger", "ConvTranspose", "MaxPool", "AveragePool", "GlobalMaxPool", "GlobalAveragePool", "BatchNormalization")
+LEAVE = ("QuantizeLinear", "DequantizeLinear", "Relu", "Clip", "Add", "Mul", "Cast")
 DOMAINS = ("", "ai.onnx", "com.microsoft")  # of the last only what OPERATORS has
 CONTROL = ("If", "Loop", "Scan")
 RANDOM = ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
@@ -53,7 +55,7 @@ def network(graph: Graph, name: str) -> Network:
     builder.values.update((key, Constant(array.values, array.kind, array.known)) for key, array in graph.constants.items())
     for key, given in graph.inputs.items():
         if key not in builder.values:
-            builder.values[key] = _source(key, given)
+            builder.values[key] = _source(key, given, builder)
     for node in graph.nodes:
         builder.values.update(zip(node.outputs, _import(Site(node, builder)), strict=True))
     outputs = tuple(_output(key, builder) for key in graph.outputs)
@@ -89,13 +91,29 @@ def _import(site: Site) -> tuple[Value, ...]:
     return (*found, *rest)
 
 
-def _source(name: str, given: Given) -> Source:
-    """Take in a graph input."""
+def _source(name: str, given: Given, builder: Builder) -> Source:
+    """Take in a graph input: an image is stored channels last, and so is a sequence that windows slide over."""
     for axis, extent in enumerate(given.shape):
         if not isinstance(extent, int) or extent < 1:
             raise NetworkError(f"axis {axis} of graph input {name!r} must be a fixed size, not {extent!r}")
     shape = tuple(int(extent) for extent in given.shape)
-    return Source(name=name, kind=given.kind, given=shape, shape=shape)
+    extents = sample(shape)
+    last = len(shape) == 4 or (len(shape) == 3 and _slid_over(name, builder))
+    order = image_order(extents) if last and len(extents) == len(shape) - 1 else tuple(range(len(extents)))
+    return Source(name=name, kind=given.kind, given=shape, order=order, shape=shape)
+
+
+def _slid_over(name: str, builder: Builder) -> bool:
+    """Whether a window slides over a tensor, at once or behind what leaves its axes as they are."""
+    waiting = [name]
+    while waiting:
+        each = waiting.pop()
+        for node in builder.readers.get(each, ()):
+            if node.kind in WINDOWS and node.inputs[0] == each:
+                return True
+            if node.kind in LEAVE:
+                waiting.extend(node.outputs)
+    return False
 
 
 def _output(name: str, builder: Builder) -> Port:
@@ -109,7 +127,7 @@ def _output(name: str, builder: Builder) -> Port:
         real = builder.graph.kinds.get(name, TensorProto.FLOAT) in FLOATS
         value = host.compute(builder, name, Quantiser.whole(REAL if real else WHOLE), f"{name}/fixed" if real else name)
         return Port(name, value.tensor.name, real)
-    return Port(name, builder.settle(value, value.kept).name, value.real)
+    return Port(name, builder.own(value).name, value.real)
 
 
 def graph_of(model: onnx.ModelProto) -> Graph:

@@ -549,6 +549,8 @@ def _integer_product(editor: Editor, node: Node, tail: _Tail, dynamic: dict[str,
         if name in dynamic:
             reals[at] = dynamic[name].inputs[0]
     source = None if reals[0] else _written(editor, names[0])
+    if source is not None and not _same_zero(editor, node, source):
+        source = None
     if source is not None and editor.array(source, 1, "scale") is not None and editor.constants[source.inputs[1]].values.size == 1:
         remaining = remaining / editor.constants[source.inputs[1]].values.astype(np.float64).reshape(())
         reals[0] = editor.dequantise(names[0], editor.grid(source, 1, 2), editor.fresh(f"{names[0]}/real"))
@@ -565,6 +567,13 @@ def _integer_product(editor: Editor, node: Node, tail: _Tail, dynamic: dict[str,
         factor = editor.constant(f"{tail.output}/factor", Array.of(remaining.astype(np.float32)))
         steps.append(("Mul", [factor], {}))
     _chain(editor, replace(node, outputs=(tail.output,)), steps, reals[0])
+
+
+def _same_zero(editor: Editor, node: Node, source: Node) -> bool:
+    """Whether an integer product subtracts the zero point with which its first operand was quantised."""
+    zeros = (editor.array(node, 2, "zero point"), editor.array(source, 2, "zero point"))
+    own, given = (np.zeros(1, np.int64) if zero is None else zero.values.ravel() for zero in zeros)
+    return bool((own.astype(np.int64) == given.astype(np.int64)).all())
 
 
 def _carried(factor: NDArray[np.float64], conv: bool) -> NDArray[np.float64] | None:

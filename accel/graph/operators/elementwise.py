@@ -15,7 +15,7 @@ import numpy as np
 
 from accel.errors import NetworkError, RangeError
 from accel.formats import Rounding
-from accel.graph.builder import Activation, Constant, Draft, Reals, Takes, Value, broadcast
+from accel.graph.builder import Activation, Constant, Draft, Reals, Takes, Value, broadcast, sample
 from accel.graph.network import Divide, Lookup, MatrixProduct, Multiply, Operator, Sum, Tensor, Window
 from accel.graph.operators.registry import OnHost, Site, imports
 from accel.special import lookup
@@ -163,18 +163,37 @@ def shifted(draft: Draft, addend: Reals) -> Draft | None:
     return replace(draft, addend=draft.addend + offset, low=draft.low + shift, high=draft.high + shift, function=function)
 
 
-def merge(site: Site, index: int, change: Callable[[Draft], Draft | None]) -> Draft:
-    """Change the result of an input; constants that differ within a channel are constants of the channels of a flat tensor."""
+def merge(site: Site, index: int, change: Callable[[Draft], Draft | None], varies: tuple[int, ...] = ()) -> Draft:
+    """Change the result of an input by constants, moving it to where it can be if it is a tensor.
+
+    Parameters
+    ----------
+    site : Site
+    index : int
+        Of the input.
+    change : callable
+    varies : tuple of int
+        Shape of the constants: those that vary along one axis are constants of channels where that axis is last, any others where each
+        element is a channel of a flat tensor.
+    """
     changed = change(site.pointwise(index))
     value = site.value(index)
     if changed is None and isinstance(value, Activation):
-        value = site.builder.tidy(value)
-        size = value.tensor.size
-        flat = site.builder.move((value.tensor,), np.arange(size), order=(0,))
-        changed = change(identity(site, replace(value, tensor=flat, index=value.places)))
+        changed = change(identity(site, _spread(site, site.builder.tidy(value), varies)))
     if changed is None:
         raise OnHost
     return changed
+
+
+def _spread(site: Site, value: Activation, varies: tuple[int, ...]) -> Activation:
+    """Value in a tensor whose channels the constants are of."""
+    along = [axis - len(varies) for axis, extent in enumerate(varies) if extent > 1]
+    axes = len(sample(value.shape))
+    if len(along) == 1 and -axes <= along[0]:
+        order = (*(axis for axis in range(axes) if axis != axes + along[0]), axes + along[0])
+        return Activation(tensor=site.builder.settle(value, order), shape=value.shape, real=True)
+    flat = site.builder.move((value.tensor,), np.arange(value.tensor.size), order=(0,))
+    return replace(value, tensor=flat, index=value.places)
 
 
 # Two operands.
@@ -254,7 +273,7 @@ def _with_constant(
     if c.size == 1 and (function is np.power or (function is np.divide and first)):
         power = Pointwise(lambda units, x: function(*((c.item(), x) if first else (x, c.item()))))
         return applied(site, site.pointwise(index), power)
-    return merge(site, index, lambda draft: change(draft, c, first))
+    return merge(site, index, lambda draft: change(draft, c, first), c.shape)
 
 
 def _expanded(site: Site, value: Activation, c: Reals, change: Callable[[Draft], Draft | None]) -> Value:
@@ -359,4 +378,4 @@ def _batch_normalization(site: Site) -> Value:
         product = scaled(draft, factor.reshape(trailing))
         return product and shifted(product, (bias - mean * factor).reshape(trailing))
 
-    return merge(site, 0, change)
+    return merge(site, 0, change, factor.reshape(trailing).shape)

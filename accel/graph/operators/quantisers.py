@@ -11,9 +11,10 @@ from accel.errors import NetworkError
 from accel.formats import Rounding
 from accel.graph import host
 from accel.graph.builder import Activation, Constant, Draft, Float, Form, Quantiser, Source, Value
-from accel.graph.operators.elementwise import identity, scaled, shifted
+from accel.graph.operators.elementwise import identity, scaled
 from accel.graph.operators.registry import FLOATS, TYPES, OnHost, Site, imports, type_name
 from accel.quant import quantise
+from accel.special.integers import WIDEST
 
 
 @imports("QuantizeLinear")
@@ -67,7 +68,7 @@ def _round(site: Site, value: Activation, quantiser: Quantiser) -> Activation:
     """Give a tensor another form; the same one is the same integers."""
     if Form.of(value.tensor) == quantiser.form and (quantiser.lo, quantiser.hi) == (quantiser.form.format.lo, quantiser.form.format.hi):
         return replace(value, real=False)
-    if value.tensor.bits > 16:
+    if value.tensor.bits > WIDEST:
         raise OnHost
     return site.rounded(identity(site, value), quantiser)
 
@@ -83,7 +84,7 @@ def _dequantize_linear(site: Site) -> Value:
             return replace(value, scale=scale, zero_point=zeros, axis=axis)
         case Source(kind=kind) if kind in TYPES:
             return replace(site.builder.receive(value, site.form(kind), value.name, real=False), real=True)
-        case Activation(real=False, tensor=tensor) if tensor.bits <= 16:
+        case Activation(real=False, tensor=tensor) if tensor.bits <= WIDEST:
             return _dequantised(site, value)
         case Draft():
             scale, zeros, _ = site.parameters((), TensorProto.INT32)
@@ -96,17 +97,11 @@ def _dequantize_linear(site: Site) -> Value:
     raise site.refuse(0, "quantised integers")
 
 
-def _dequantised(site: Site, value: Activation) -> Value:
-    """Reals of integers, by their own scale and zero point or by others."""
+def _dequantised(site: Site, value: Activation) -> Activation:
+    """Reals of integers, by the scale and zero point they were quantised with or by others."""
     tensor = value.tensor
     form = site.form(next(kind for kind, (bits, signed) in TYPES.items() if (bits, not signed) == (tensor.bits, tensor.unsigned)))
-    if form == Form.of(tensor):
-        return replace(value, real=True)
-    draft = scaled(identity(site, replace(value, real=True)), np.array(form.scale / tensor.scale))
-    moved = draft and shifted(draft, np.array((tensor.zero_point - form.zero_point) * form.scale))
-    if moved is None:
-        raise OnHost
-    return moved
+    return replace(value, tensor=replace(tensor, scale=form.scale, zero_point=form.zero_point), real=True)
 
 
 @imports("Cast")
@@ -121,13 +116,8 @@ def _cast(site: Site) -> Value:
             return value
         case Source() | Activation(real=False) if to in FLOATS:
             integers = site.integer(0)
-            if integers is None or integers.tensor.bits > 16:
-                raise OnHost
-            tensor = integers.tensor
-            draft = scaled(identity(site, replace(integers, real=True)), np.array(1 / tensor.scale))
-            moved = draft and shifted(draft, np.array(float(tensor.zero_point + tensor.offset)))
-            if moved is not None:
-                return moved
+            if integers is not None and integers.tensor.bits <= WIDEST:
+                return replace(integers, tensor=replace(integers.tensor, scale=1.0, zero_point=-integers.tensor.offset), real=True)
     raise OnHost
 
 
