@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import reprlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import singledispatch
 from math import prod
 from pathlib import Path
@@ -30,10 +30,14 @@ from accel.graph.network import (
     Network,
     Operator,
     Softmax,
+    Window,
 )
-from accel.isa import ROW_BITS
+from accel.isa import ROW_BITS, Reduce
 from accel.kernels.gemm import Product as Multiplied
 from accel.kernels.gemm import gemm
+from accel.kernels.grouped import multiply as multiply_groups
+from accel.kernels.patches import Patches, Place
+from accel.kernels.pooling import pool, weighted
 from accel.kernels.requantise import Integers, narrowest, requantise
 from accel.result import Result, cost
 from accel.schedule.lower import Layer, Product, Reduction, Requantisation, bound, dense, lower, operands, store
@@ -162,14 +166,39 @@ def compute(config: AcceleratorConfig, layer: Layer, inputs: Sequence[Integers])
     output = np.empty((len(inputs[0]), *layer.output.shape), _type(layer))
     overflowed = 0
     for job in layer.jobs:
-        if isinstance(job, Product):
-            results, overflow = _product(config, layer, job, inputs, True)
-        else:
-            acc, overflow, post = sums(config, layer, job, inputs)
-            results = requantise(config, acc, post)
+        results, lost = _product(config, layer, job, inputs) if isinstance(job, Product) else _reduction(config, layer, job, inputs)
         store(layer, job, results, output)
-        overflowed += int(np.count_nonzero(overflow))
+        overflowed += lost
     return output, overflowed
+
+
+def _product(config: AcceleratorConfig, layer: Layer, job: Product, inputs: Sequence[Integers]) -> tuple[Integers, int]:
+    """Multiply all groups of a job and requantise; count what overflowed."""
+    value, overflow = _multiplied(config, layer, job, inputs, True)
+    return value, int(np.count_nonzero(overflow))
+
+
+def _reduction(config: AcceleratorConfig, layer: Layer, job: Reduction, inputs: Sequence[Integers]) -> tuple[Integers, int]:
+    """Reduce and requantise, straight from the images where no sum can overflow; count what did."""
+    images = [values.reshape(len(values), *tensor.image) for values, tensor in zip(inputs, layer.inputs, strict=True)]
+    if job.window is None:
+        matrices = [image.reshape(-1, image.shape[-1])[:, job.start : job.start + job.n] for image in images]
+        results = weighted(config, matrices, [job.head, *[job.tail] * (job.beats - 1)], job.post)
+    else:
+        seen = Patches(images[0], _place(layer, job.window, job.start, job.n, job.padding))
+        positions = np.arange(prod(seen.place.positions)) if job.positions is None else job.positions
+        results = pool(config, seen, positions, job.reduce is Reduce.MAX, job.post)
+    if results is not None:
+        return results, 0
+    acc, overflow, post = sums(config, layer, job, inputs)
+    return requantise(config, acc, post), int(np.count_nonzero(overflow))
+
+
+def _place(layer: Layer, window: Window, first: int, channels: int, padding: int, presented: int = 1) -> Place:
+    """Say how a window slides over a layer's first input."""
+    height, width, _ = layer.inputs[0].image
+    positions = window.positions(height, width)
+    return Place(window.kernel, window.stride, window.dilation, window.pads[:2], positions, first, channels, padding, presented)
 
 
 def sums(config: AcceleratorConfig, layer: Layer, job: Product | Reduction, inputs: Sequence[Integers]) -> Sums:
@@ -196,32 +225,39 @@ def sums(config: AcceleratorConfig, layer: Layer, job: Product | Reduction, inpu
         If the layer's weights are not known.
     """
     if isinstance(job, Product):
-        acc, overflow = _product(config, layer, job, inputs, False)
+        acc, overflow = _multiplied(config, layer, job, inputs, False)
         return Sums(acc, overflow, _known(layer, job))
     x = operands(layer, job, inputs)
     return Sums(*vector(config, job.instruction(len(x)), x.reshape(-1, job.n).astype(np.int64)), job.post)
 
 
-def _product(config: AcceleratorConfig, layer: Layer, job: Product, inputs: Sequence[Integers], finish: bool) -> Multiplied:
+def _multiplied(config: AcceleratorConfig, layer: Layer, job: Product, inputs: Sequence[Integers], finish: bool) -> Multiplied:
     """Multiply all groups of a job: requantised, or the sums."""
-    _known(layer, job)
+    post = _known(layer, job)
     if isinstance(layer.operator, DynamicProduct):
-        count = prod(inputs[0].shape[:-2])
-        singles: Iterable[Product] = (bound(layer, dataclasses.replace(job, group=group, groups=1), inputs) for group in range(count))
-        axis = 0
-    else:
-        singles, axis = map(job.single, range(job.groups)), 1
-    parts = []
-    for single in singles:
-        assert single.weights is not None
-        value, overflow = gemm(config, operands(layer, single, inputs), single.weights, single.post if finish else None)
-        if not finish and axis == 0:
-            assert single.post is not None
-            value = value + single.post.bias
-        parts.append((value, overflow))
-    if len(parts) == 1:
-        return Multiplied(*parts[0])
-    return Multiplied(*(np.concatenate(arrays, axis=axis) for arrays in zip(*parts, strict=True)))
+        groups = range(prod(inputs[0].shape[:-2]))
+        return _stacked([_dynamic(config, layer, dataclasses.replace(job, group=group, groups=1), inputs, finish) for group in groups])
+    assert job.weights is not None
+    image = inputs[0].reshape(len(inputs[0]), *layer.inputs[0].image)
+    place = _place(layer, job.window, job.group * job.channels, job.groups * job.channels, job.padding, job.presented)
+    seen, last = Patches(image, place), post if finish else None
+    return gemm(config, seen, job.weights, last) if job.groups == 1 else multiply_groups(config, seen, job.weights, job.groups, last)
+
+
+def _dynamic(config: AcceleratorConfig, layer: Layer, job: Product, inputs: Sequence[Integers], finish: bool) -> Multiplied:
+    """Multiply two activations."""
+    known = bound(layer, job, inputs)
+    assert known.weights is not None
+    assert known.post is not None
+    x = operands(layer, job, inputs)
+    if finish:
+        return gemm(config, x, known.weights, known.post)
+    acc, overflow = gemm(config, x, known.weights)
+    return Multiplied(acc + known.post.bias, overflow)
+
+
+def _stacked(parts: list[Multiplied]) -> Multiplied:
+    return Multiplied(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
 
 @singledispatch

@@ -101,10 +101,10 @@ def element(operator: Any, config, images, bits, place):
             bias = int(operator.bias[channel]) - operator.input_zero * sum(int(w) for _, w in terms)
             return post(operator, config, acc + bias, Fraction(float(operator.multiplier[channel]))), flag
         case "Sum":
-            coefficients, shift, offsets = coarse(operator, config, bits)
+            coefficients, shift, offsets = coarse(operator, config, images, bits)
             acc, flag = accumulate(config, [(images[i][sample, row, column, channel], c) for i, c in enumerate(coefficients)])
-            bias = offsets[channel if operator.offset is not None else 0]
-            return post(operator, config, acc + bias, Fraction(max(map(abs, operator.multipliers))) / 2**shift), flag
+            factor = (1.0 if operator.gain is None else float(operator.gain[channel])) / (2.0**shift / max(map(abs, operator.multipliers)))
+            return post(operator, config, acc + offsets[channel], Fraction(factor)), flag
         case "MaxPool":
             lowest = -(2 ** (bits[0] - 1))
             seen = [see(images[0][sample], operator.window, row, column, ky, kx, channel, lowest) for ky, kx in taps(operator.window)]
@@ -157,10 +157,12 @@ def accumulate(config, terms) -> tuple[int, bool]:
     return acc, flag
 
 
-def coarse(operator: Sum, config, bits) -> tuple[list[int], int, list[int]]:
+def coarse(operator: Sum, config, images, bits) -> tuple[list[int], int, list[int]]:
     """Coefficients over 2**shift of the greatest multiplier, and the bias: the finest that 15 bits and the accumulator hold."""
     top = Fraction(max(map(abs, operator.multipliers)))
-    offsets = [0.0] if operator.offset is None else list(operator.offset)
+    channels = images[0].shape[-1]
+    gains = np.ones(channels) if operator.gain is None else operator.gain
+    offsets = np.zeros(channels) if operator.offset is None else operator.offset / gains
     plain = operator.offset is None and len(set(map(abs, operator.multipliers))) == 1
     for shift in [0] if plain else range(14, -1, -1):
         coefficients = [round(Fraction(m) / top * 2**shift) for m in operator.multipliers]

@@ -97,7 +97,7 @@ class _Builder:
     def add(self, kind):
         source = self.tensors[self.rng.choice(self.names[-2:])]
         called = {"add": self.sum, "scale": self.sum, "depthwise": self.conv}
-        called.get(kind, getattr(self, kind, None))(source=source, kind=kind)
+        (called[kind] if kind in called else getattr(self, kind))(source=source, kind=kind)
 
     def weights(self, shape):
         """Weights that may need a bit more than there is, and may be mostly zeros."""
@@ -230,6 +230,7 @@ class _Builder:
                 **fields, zero_points=tuple(t.zero_point for t in sources),
                 multipliers=multipliers[:1] * len(sources) if self.rng.random() < 0.3 else multipliers,
                 offset=self.rng.normal(0, 20, source.shape[-1]) if self.rng.random() < 0.3 else None,
+                gain=self.rng.uniform(0.5, 2, source.shape[-1]) if self.rng.random() < 0.3 else None,
             )
         )  # fmt: skip
 

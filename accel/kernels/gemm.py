@@ -18,6 +18,7 @@ from accel.errors import RangeError
 from accel.formats import FixedFormat
 from accel.jit import kernel
 from accel.kernels import lanes, simd, tiles
+from accel.kernels.patches import Patches, matrix
 from accel.kernels.requantise import Integers, Prepared, Requantisation, _requantise_all, lane, narrowest, prepare
 
 _INT32, _FLOAT64, _INT64 = 2.0**31, 2.0**53, 2.0**62  # bounds below which integers are exact, and in int64 a bias may be added
@@ -43,7 +44,7 @@ class Weights:
     """
 
     def __init__(self, values: NDArray[Any], positions: NDArray[np.int64] | None = None, k: int | None = None) -> None:
-        _matrix("values", values)
+        matrix("values", values)
         if (positions is None) is not (k is None):
             raise RangeError(f"k must be given if and only if positions are, not {k!r}")
         self.n, self.k = len(values), values.shape[1] if k is None else k
@@ -51,6 +52,7 @@ class Weights:
         self._values = np.ascontiguousarray(values, narrowest(self.lo, self.hi))
         self._positions = positions
         self._panels: dict[Any, tiles.Panels] = {}
+        self._rows: dict[tuple[int, int], Weights] = {}
         if positions is None:
             return
         if positions.dtype != np.int64 or positions.shape != values.shape:
@@ -75,8 +77,12 @@ class Weights:
         return self._positions is not None
 
     def rows(self, which: slice) -> Weights:
-        """Weights of some output channels."""
-        return Weights(self._values[which]) if self._positions is None else Weights(self._values[which], self._positions[which], self.k)
+        """Weights of some output channels, `which` from one to another."""
+        key = which.start, which.stop
+        if key not in self._rows:
+            own = self._values[which]
+            self._rows[key] = Weights(own) if self._positions is None else Weights(own, self._positions[which], self.k)
+        return self._rows[key]
 
     @cached_property
     def pairs(self) -> int:
@@ -141,7 +147,7 @@ class Product(NamedTuple):
 class _Case(NamedTuple):
     """A product with what routes are chosen by: the narrowest type of all operands, and a bound on every partial sum."""
 
-    x: Integers
+    x: Patches
     weights: Weights
     kind: np.dtype[np.signedinteger[Any]]
     reach: float
@@ -158,17 +164,17 @@ class _Route(NamedTuple):
 def _tiled(layout: Callable[[Integers], tiles.Panels], kind: str | None = None) -> Callable[[_Case, Prepared], None]:
     def run(case: _Case, to: Prepared) -> None:
         dtype = np.dtype(kind or case.kind)
-        tiles.multiply(case.x.astype(dtype, copy=False), case.weights.panels(layout, dtype), to)
+        tiles.multiply(case.x.astype(dtype), case.weights.panels(layout, dtype), to)
 
     return run
 
 
 def _float64(case: _Case, to: Prepared) -> None:
-    _requantise_all((case.x.astype(np.float64) @ case.weights.columns).astype(np.int64), *to)
+    _requantise_all((case.x.matrix.astype(np.float64) @ case.weights.columns).astype(np.int64), *to)
 
 
 def _lanes(kind: DTypeLike) -> Callable[[_Case, Prepared], None]:
-    return lambda case, to: _requantise_all(lanes.multiply(case.x, *case.weights.codes, kind), *to)
+    return lambda case, to: _requantise_all(lanes.multiply(case.x.matrix, *case.weights.codes, kind), *to)
 
 
 def _octets_fit(case: _Case) -> bool:
@@ -195,7 +201,7 @@ SEQUENTIAL = "sequential"
 
 def gemm(
     config: AcceleratorConfig,
-    x: NDArray[Any],
+    x: NDArray[Any] | Patches,
     weights: Weights,
     post: Requantisation | None = None,
     acc: NDArray[Any] | None = None,
@@ -208,7 +214,7 @@ def gemm(
     ----------
     config : AcceleratorConfig
         Formats, and the overflow rule.
-    x : signed or unsigned integers, shape (m, k)
+    x : signed or unsigned integers, shape (m, k), or Patches of it
         Activations [act LSBs].
     weights : Weights
     post : Requantisation, optional
@@ -229,13 +235,13 @@ def gemm(
     RangeError
         If an argument breaks its rule.
     """
-    ends = _check(config, x, weights, acc, overflow)
-    m, n = len(x), weights.n
+    x = _check(config, x, weights, acc, overflow)
+    m, n = x.shape[0], weights.n
     to = prepare(config, post, m, n)
     flags = np.zeros((m, n), np.bool_) if overflow is None else overflow.copy()
     if not to.out.size:
         return Product(to.out, flags)
-    case, risky = _case(config, x, weights, ends, acc)
+    case, risky = _case(config, x, weights, acc)
     names = _names(case, risky)
     if route is not None and route not in names:
         raise RangeError(f"route must be one of {', '.join(names)} here, not {route!r}")
@@ -255,13 +261,13 @@ def gemm(
     return Product(to.out, flags)
 
 
-def routes(config: AcceleratorConfig, x: NDArray[Any], weights: Weights, acc: NDArray[Any] | None = None) -> list[str]:
+def routes(config: AcceleratorConfig, x: NDArray[Any] | Patches, weights: Weights, acc: NDArray[Any] | None = None) -> list[str]:
     """Name the routes that :func:`gemm` may take, the cheapest first; all but the last are for the channels that cannot overflow.
 
     Parameters
     ----------
     config : AcceleratorConfig
-    x : signed or unsigned integers, shape (m, k)
+    x : signed or unsigned integers, shape (m, k), or Patches of it
     weights : Weights
     acc : integers, shape (m, n), optional
 
@@ -270,7 +276,7 @@ def routes(config: AcceleratorConfig, x: NDArray[Any], weights: Weights, acc: ND
     RangeError
         If an argument breaks its rule.
     """
-    return _names(*_case(config, x, weights, _check(config, x, weights, acc, None), acc))
+    return _names(*_case(config, _check(config, x, weights, acc, None), weights, acc))
 
 
 def _names(case: _Case, risky: NDArray[np.bool_]) -> list[str]:
@@ -278,38 +284,50 @@ def _names(case: _Case, risky: NDArray[np.bool_]) -> list[str]:
     return [*sorted(fit, key=lambda name: ROUTES[name].cost(case)), SEQUENTIAL]
 
 
-def _case(
-    config: AcceleratorConfig, x: NDArray[Any], weights: Weights, ends: tuple[int, int], acc: NDArray[Any] | None
-) -> tuple[_Case, NDArray[np.bool_]]:
+def _case(config: AcceleratorConfig, x: Patches, weights: Weights, acc: NDArray[Any] | None) -> tuple[_Case, NDArray[np.bool_]]:
     """Bound the partial sums; return the case and the channels that might overflow.
 
     Every partial sum of channel j lies between those of its products' least and greatest values, and within |x_i| |w_j| (Cauchy-Schwarz).
     """
-    lo, hi = min(ends[0], 0), max(ends[1], 0)
-    plus, minus = weights.sums
-    reach = np.maximum(plus * float(hi) + minus * float(lo), -plus * float(lo) - minus * float(hi))
+    lo, hi = min(x.ends[0], 0), max(x.ends[1], 0)
+    most = reach(weights, x)
     start = 0 if acc is None else max(-int(acc.min()), int(acc.max()))
     limit = (config.acc.hi + 1) / _SLACK
-    narrow = np.ascontiguousarray(x, narrowest(*ends))
-    if reach.max() + start >= limit:
-        longest = np.sqrt(max(float(np.vdot(row, row)) for row in narrow.astype(np.float64)))
-        reach = np.minimum(reach, longest * weights.norms)
+    narrow = x.astype(narrowest(*x.ends))
+    if most.max() + start >= limit:
+        rows = narrow.matrix.astype(np.float64)
+        longest = np.sqrt(np.einsum("ij,ij->i", rows, rows).max())
+        most = np.minimum(most, longest * weights.norms)
     kind = narrowest(min(lo, weights.lo), max(hi, weights.hi))
-    return _Case(narrow, weights, kind, float(reach.max() * _SLACK)), reach + start >= limit
+    return _Case(narrow, weights, kind, float(most.max() * _SLACK)), most + start >= limit
+
+
+def reach(weights: Weights, x: Patches) -> NDArray[np.float64]:
+    """Bound the magnitude of every partial sum of each output channel, by the least and greatest activation.
+
+    Parameters
+    ----------
+    weights : Weights
+    x : Patches
+    """
+    lo, hi = float(min(x.ends[0], 0)), float(max(x.ends[1], 0))
+    plus, minus = weights.sums
+    most: NDArray[np.float64] = np.maximum(plus * hi + minus * lo, -plus * lo - minus * hi)
+    return most
 
 
 def _sequential(
     config: AcceleratorConfig, case: _Case, columns: NDArray[np.int64], acc: NDArray[Any] | None, flags: NDArray[np.bool_]
 ) -> Integers:
     """Accumulate some channels product by product; return their sums and update their flags."""
-    product = max(-int(case.x.min()), int(case.x.max())) * max(-case.weights.lo, case.weights.hi)
+    product = max(-case.x.ends[0], case.x.ends[1]) * max(-case.weights.lo, case.weights.hi)
     narrow = case.kind.itemsize <= 2
-    sums = np.zeros((len(case.x), len(columns)), lane(config.acc.hi + 1 + product) if narrow else np.int64)
+    sums = np.zeros((case.x.shape[0], len(columns)), lane(config.acc.hi + 1 + product) if narrow else np.int64)
     if acc is not None:
         sums += acc[:, columns]
     part = flags[:, columns]
     values, positions = (array[columns] for array in case.weights.codes)
-    lanes.accumulate(case.x, values, positions, sums, part, config.acc, config.on_overflow)
+    lanes.accumulate(case.x.matrix, values, positions, sums, part, config.acc, config.on_overflow)
     flags[:, columns] = part
     return sums
 
@@ -336,35 +354,47 @@ def _fullest(values):
 
 
 def _check(
-    config: AcceleratorConfig, x: NDArray[Any], weights: Weights, acc: NDArray[Any] | None, overflow: NDArray[np.bool_] | None
-) -> tuple[int, int]:
-    """Refuse arguments that break their rule; return the least and greatest activation."""
-    _matrix("x", x)
+    config: AcceleratorConfig, x: NDArray[Any] | Patches, weights: Weights, acc: NDArray[Any] | None, overflow: NDArray[np.bool_] | None
+) -> Patches:
+    """Refuse arguments that break their rule; return the activations."""
+    if not isinstance(x, Patches):
+        matrix("x", x)
+        x = Patches.of(x)
     if x.shape[1] != weights.k:
         raise RangeError(f"x must be of shape (m, {weights.k}), not {x.shape}")
-    shape = len(x), weights.n
-    ends = _inside("x", config.act, *_ends(x))
-    _inside("weights", config.weight, weights.lo, weights.hi)
+    shape = x.shape[0], weights.n
+    ranges(config, x, weights)
     if acc is not None:
-        _matrix("acc", acc)
+        matrix("acc", acc)
         if acc.shape != shape:
             raise RangeError(f"acc must be of shape {shape}, not {acc.shape}")
         _inside("acc", config.acc, *_ends(acc))
     if overflow is not None and (overflow.dtype != np.bool_ or overflow.shape != shape):
         raise RangeError(f"overflow must be bool of shape {shape}, not {overflow.dtype} of shape {overflow.shape}")
-    return ends
+    return x
 
 
-def _matrix(name: str, array: NDArray[Any]) -> None:
-    if array.dtype.kind not in "iu" or array.ndim != 2:
-        raise RangeError(f"{name} must be integers in two dimensions, not {array.dtype} in {array.ndim}")
+def ranges(config: AcceleratorConfig, x: Patches, weights: Weights) -> None:
+    """Refuse operands that their formats do not hold.
+
+    Parameters
+    ----------
+    config : AcceleratorConfig
+    x : Patches
+    weights : Weights
+
+    Raises
+    ------
+    RangeError
+    """
+    _inside("x", config.act, *x.ends)
+    _inside("weights", config.weight, weights.lo, weights.hi)
 
 
 def _ends(array: NDArray[Any]) -> tuple[int, int]:
     return (int(array.min()), int(array.max())) if array.size else (0, 0)
 
 
-def _inside(name: str, format: FixedFormat, lo: int, hi: int) -> tuple[int, int]:
+def _inside(name: str, format: FixedFormat, lo: int, hi: int) -> None:
     if not format.lo <= lo <= hi <= format.hi:
         raise RangeError(f"{name} must be in [{format.lo}, {format.hi}], not {lo}..{hi}")
-    return lo, hi

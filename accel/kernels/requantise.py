@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numba import prange
@@ -47,6 +48,11 @@ class Requantisation:
     lo: int
     hi: int
     rounding: Rounding = Rounding.HALF_EVEN
+
+    def channels(self, which: slice) -> Self:
+        """Take some of the channels; tables have one entry for each."""
+        bias, mult, shift = (np.asarray(table)[which] for table in (self.bias, self.mult, self.shift))
+        return dataclasses.replace(self, bias=bias, mult=mult, shift=shift)
 
 
 def narrowest(lo: int, hi: int) -> np.dtype[np.signedinteger[Any]]:
@@ -95,6 +101,36 @@ def requantise(config: AcceleratorConfig, acc: Integers, post: Requantisation) -
     out, channels, limits = prepare(config, post, *acc.shape)
     _requantise_all(acc.astype(lane(config.acc.hi), copy=False), out, channels, limits)
     return out
+
+
+class Lanes(NamedTuple):
+    """Types of a kernel that adds in vector lanes: one set for octets, one for everything else, as each takes seconds to compile.
+
+    Parameters
+    ----------
+    x, sums, out : dtype
+        Of operands, of sums, of results.
+    """
+
+    x: np.dtype[Any]
+    sums: np.dtype[Any]
+    out: np.dtype[Any]
+
+
+def lanes(to: Prepared, x: np.dtype[Any], reach: float) -> Lanes:
+    """Choose the types of a kernel.
+
+    Parameters
+    ----------
+    to : Prepared
+    x : dtype
+        Of the operands, at most 32 bits.
+    reach : float
+        Bound on the magnitude of all sums, and of a bias.
+    """
+    if x == to.out.dtype == np.int8 and lane(reach) == np.int32:
+        return Lanes(np.dtype(np.int8), np.dtype(np.int32), np.dtype(np.int8))
+    return Lanes(np.dtype(np.int32), np.dtype(np.int64), np.dtype(np.int64))
 
 
 class Prepared(NamedTuple):

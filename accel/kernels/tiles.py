@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from accel.jit import kernel
 from accel.kernels import simd
+from accel.kernels.patches import Patches, _gather
 from accel.kernels.requantise import Integers, Prepared, _finish
 from accel.kernels.simd import ROWS, WIDTH, WINDOW
 
@@ -98,26 +99,29 @@ def dense_halves(w: NDArray[np.int16]) -> Panels:
     return Panels(_words([_padded(w, 2)], 1), np.empty(0, np.int64), np.zeros(len(w), np.int64), 0)
 
 
-def multiply(x: Integers, panels: Panels, to: Prepared) -> None:
+def multiply(x: Patches, panels: Panels, to: Prepared) -> None:
     """Multiply activations by the weights of `panels`.
 
     Parameters
     ----------
-    x : int8 if `panels` has one digit, else int16, shape (m, k)
+    x : Patches of shape (m, k)
+        Of int8 if `panels` has one digit, else of int16.
     panels : Panels
     to : Prepared
         Takes the result.
     """
     out, channels, limits = to
     if panels.digits == 0:
-        halves = _padded(x, 2)
-        _halves(halves, panels.words, _tall(len(x), halves.strides[0]), out, channels, limits)
+        halves = _padded(x.matrix, 2)
+        _halves(halves, panels.words, _tall(len(halves), halves.strides[0]), out, channels, limits)
         return
-    stride = max(1, -(-x.shape[1] // WINDOW)) * WINDOW
+    m, k = x.shape
+    stride = max(1, -(-k // WINDOW)) * WINDOW
     channels = channels.copy()
     channels[0] += panels.columns
-    tall = _tall(len(x), panels.digits**2 * stride)
-    _octets(np.ascontiguousarray(x), stride, panels.words, panels.windows, tall, out, channels, limits)
+    tall = _tall(m, panels.digits**2 * stride)
+    kind = np.int8 if panels.digits == 1 else np.int16
+    _octets(*x.table(kind), k, stride, panels.words, panels.windows, tall, out, channels, limits)
 
 
 def _tall(m: int, size: int) -> int:
@@ -218,14 +222,15 @@ def _dot(x, signed, stride, rows, panel, windows, steps, tile):
 
 
 @kernel(parallel=True)
-def _octets(x, stride, words, windows, tall, out, channels, limits):
+def _octets(flat, at, k, stride, words, windows, tall, out, channels, limits):
     m, n = out.shape
     count, steps = words.shape[1] ** 2, windows.size or words.shape[2] // WIDTH
     for task in prange(-(-m // tall)):
         top, bottom = task * tall, min((task + 1) * tall, m)
-        planes = np.empty((tall, count, stride), np.uint8)
+        planes, line = np.empty((tall, count, stride), np.uint8), np.empty(k, flat.dtype)
         for i in range(top, bottom):
-            _split(x[i], planes[i - top])
+            _gather(flat, at, i, line)
+            _split(line, planes[i - top])
         parts, sums = np.empty((count, ROWS, _WIDE * WIDTH), np.int32), np.empty((ROWS, _WIDE * WIDTH), np.int64)
         for first in range(0, len(words), _WIDE):
             left, panels = first * WIDTH, min(_WIDE, len(words) - first)

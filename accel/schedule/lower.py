@@ -68,10 +68,6 @@ class Requantisation(requantise.Requantisation):
     mult: NDArray[np.int64]
     shift: NDArray[np.int64]
 
-    def channels(self, which: slice) -> Requantisation:
-        """Take some of the channels."""
-        return dataclasses.replace(self, bias=self.bias[which], mult=self.mult[which], shift=self.shift[which])
-
     def instruction(self, source: Source, rows: int, base: int = 0, vectors: int = 1) -> Post:
         """Make the job of the post-processor for `rows` rows."""
         return Post(
