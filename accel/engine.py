@@ -41,6 +41,7 @@ from accel.kernels.pooling import pool, weighted
 from accel.kernels.requantise import Integers, narrowest, requantise
 from accel.result import Result, cost
 from accel.schedule.lower import Layer, Product, Reduction, Requantisation, bound, dense, lower, operands, store
+from accel.schedule.plan import Schedule, plan
 from accel.sparsity import Pattern
 from accel.special.argmax import argmax
 from accel.special.divide import DivideParameters, divide
@@ -59,11 +60,13 @@ def simulate(
     batch: int = 1,
     pattern: Pattern | str | None = None,
     keep: bool = False,
+    schedule: Schedule | str | Path | None = None,
+    search: str = "best",
     progress: Callable[[int, int, str], None] | None = None,
 ) -> Result:
     """Run a network on an accelerator: every output bit if there are inputs, and the cycles of each layer.
 
-    Cycles are those of array, vector unit and post-processor; they exclude memory, and depend on shapes and patterns alone.
+    Cycles include memory (:mod:`accel.schedule.plan`); they depend on shapes and patterns alone.
 
     Parameters
     ----------
@@ -74,12 +77,16 @@ def simulate(
         Network inputs by name; an array alone where there is one input. A real input is quantised on the host, any other holds ONNX's
         integers. `samples` is a multiple of `batch`. Without inputs only shapes are used, and no activation exists.
     batch : int
-        Samples taken at once, 1 or more; they multiply the rows m of every layer.
+        Samples taken at once, 1 or more; they multiply the rows m of every layer, and the products of two activations.
     pattern : Pattern or str, optional
         N:M that the eligible layers run at, pruned to it, all others being dense; ``"dense"`` runs every layer dense. Without it each layer
         runs at the sparsest pattern its weights obey.
     keep : bool
         Keep every tensor, not the outputs only.
+    schedule : Schedule, str or Path, optional
+        Replay this schedule, or the one in this file, instead of searching.
+    search : str
+        How a schedule is found: ``"best"``, ``"exhaustive"`` or ``"fixed"``; see :func:`accel.schedule.search.search`.
     progress : callable, optional
         Called with (parts done, parts in all, what is next).
 
@@ -92,9 +99,9 @@ def simulate(
     ConfigError
         If there is no such configuration.
     NetworkError
-        If a layer does not fit the accelerator. The message names the layer.
+        If a layer does not fit the accelerator or its scratchpads. The message names the layer.
     RangeError
-        If another argument breaks its rule.
+        If another argument breaks its rule, or the schedule does.
     """
     if not isinstance(network, Network):
         raise RangeError(f"network must be a Network, as accel.load gives, not {reprlib.repr(network)}")
@@ -104,6 +111,8 @@ def simulate(
     samples = {} if inputs is None else _samples(network, inputs, batch)
     asked = _pattern(pattern, config)
     layers = lower(network, config, batch=batch, pattern=asked, encode=bool(samples))
+    replayed = Schedule.load(schedule) if isinstance(schedule, str | Path) else schedule
+    planned = plan(network, config, layers, batch=batch, schedule=replayed, search=search)
     tell = progress or (lambda done, total, label: None)
     values: dict[str, NDArray[np.int64]] = {}
     overflowed: dict[str, int] = {}
@@ -114,10 +123,15 @@ def simulate(
         network=network.name,
         config=config,
         batch=batch,
-        layers=tuple(cost(config, layer, asked, overflowed.get(layer.operator.name)) for layer in layers),
+        layers=tuple(
+            cost(config, layer, each, asked, overflowed.get(layer.operator.name))
+            for layer, each in zip(layers, planned.layers, strict=True)
+        ),
         outputs={port.name: network.tensors[port.tensor].to_onnx(values[port.tensor]) for port in network.outputs if values},
         formats={port.name: network.tensors[port.tensor] for port in network.outputs},
         tensors=values if keep else {},
+        schedule=planned.schedule,
+        traffic=planned.tensors,
     )
 
 

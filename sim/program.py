@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import tempfile
 from collections import Counter
@@ -20,7 +21,10 @@ from accel.formats import Rounding
 from accel.graph.network import Network
 from accel.isa import Dataflow, Reduce
 from accel.kernels.gemm import Weights
+from accel.result import Result
+from accel.schedule.gemm import WHOLE, Blocks
 from accel.schedule.lower import Layer, Product, Reduction, Requantisation, bound, lower, operands, passes
+from accel.schedule.plan import tilings
 from accel.sim.harness import CosimResult, check_tools, cosim
 from accel.sparsity import Pattern
 
@@ -87,30 +91,34 @@ def cosim_network(
     layers = [layer for layer in lower(network, config, pattern=pattern) if layer.jobs]
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch, "program.npz")
-        steps = write_steps(file, _steps(config, layers, result.tensors))
+        steps = write_steps(file, _steps(config, layers, result))
         hardware = cosim("core", config, simulator, cases=len(steps), waves=waves, out=out, program=file)
     measured: Counter[str] = Counter()
     for name, span in zip(steps, hardware.spans, strict=True):
         measured[name] += span
     for layer in result.layers:
-        if layer.cycles != measured[layer.name]:
-            raise MismatchError(f"layer {layer.name}: {layer.cycles} cycles simulated, {measured[layer.name]} measured in the RTL")
+        if layer.unit in ("array", "vector") and layer.compute_cycles != measured[layer.name]:
+            raise MismatchError(f"layer {layer.name}: {layer.compute_cycles} cycles simulated, {measured[layer.name]} measured in the RTL")
     return NetworkCosim(network=network.name, layers=dict(measured), hardware=hardware)
 
 
-def _steps(config: AcceleratorConfig, layers: list[Layer], tensors: Mapping[str, NDArray[np.int64]]) -> Iterator[Step]:
-    """Yield the steps of a network: a product each, and the reductions of a layer together."""
+def _steps(config: AcceleratorConfig, layers: list[Layer], result: Result) -> Iterator[Step]:
+    """Yield the steps of a network: a product each, cut as it was simulated, and the reductions of a layer together."""
     for layer in layers:
-        values = [tensors[name] for name in layer.operator.inputs]
+        name = layer.operator.name
+        values = [result.tensors[name] for name in layer.operator.inputs]
+        cuts = iter(tilings(config, layer, result.batch, result.schedule))
         for jobs in passes(config, layer):
             known = [bound(layer, job, values) if isinstance(job, Product) else job for job in jobs]
-            yield Step.of(layer.operator.name, known, [operands(layer, job, values) for job in jobs])
+            cut = next(cuts) if isinstance(jobs[0], Product) else None
+            found = [operands(layer, job, values) for job in jobs]
+            yield Step.of(name, known, found, cut.dataflow if cut else None, cut.blocks if cut else WHOLE)
 
 
 class Step(NamedTuple):
     """One step of a program: a matrix product, or the reductions of a layer; and the operands of each job.
 
-    `dataflow` is that of the product; None is the one with fewer cycles.
+    `dataflow` and `blocks` are those of the product; None is the dataflow with fewer cycles, in one block.
     """
 
     layer: str
@@ -118,14 +126,20 @@ class Step(NamedTuple):
     reductions: list[Reduction]
     operands: list[NDArray[np.int64]]
     dataflow: Dataflow | None = None
+    blocks: Blocks = WHOLE
 
     @classmethod
     def of(
-        cls, layer: str, jobs: Sequence[Product | Reduction], operands: list[NDArray[np.int64]], dataflow: Dataflow | None = None
+        cls,
+        layer: str,
+        jobs: Sequence[Product | Reduction],
+        operands: list[NDArray[np.int64]],
+        dataflow: Dataflow | None = None,
+        blocks: Blocks = WHOLE,
     ) -> Step:
         """Sort the jobs of a step by their kind."""
         products = [job for job in jobs if isinstance(job, Product)]
-        return cls(layer, products, [job for job in jobs if isinstance(job, Reduction)], operands, dataflow)
+        return cls(layer, products, [job for job in jobs if isinstance(job, Reduction)], operands, dataflow, blocks)
 
     @property
     def jobs(self) -> list[Product | Reduction]:
@@ -155,7 +169,8 @@ def write_steps(file: Path, steps: Iterable[Step]) -> list[str]:
 
     for step in steps:
         jobs = [part(job, x) for job, x in zip(step.jobs, step.operands, strict=True)]
-        told.append({"layer": step.layer, "dataflow": step.dataflow and step.dataflow.value, "jobs": jobs})
+        flow = step.dataflow and step.dataflow.value
+        told.append({"layer": step.layer, "dataflow": flow, "blocks": dataclasses.asdict(step.blocks), "jobs": jobs})
     arrays["steps"] = np.frombuffer(json.dumps(told).encode(), np.uint8)
     np.savez(file, allow_pickle=False, **arrays)
     return [step["layer"] for step in told]
@@ -174,7 +189,8 @@ def read_step(file: Path, index: int) -> Step:
         step = json.loads(arrays["steps"].tobytes())[index]
         jobs = [_read(arrays, part) for part in step["jobs"]]
         operands = [arrays[f"{part['key']}.x"] for part in step["jobs"]]
-    return Step.of(step["layer"], jobs, operands, Dataflow(step["dataflow"]) if step["dataflow"] else None)
+    flow = Dataflow(step["dataflow"]) if step["dataflow"] else None
+    return Step.of(step["layer"], jobs, operands, flow, Blocks(**step["blocks"]))
 
 
 def _read(arrays: Any, part: dict[str, Any]) -> Product | Reduction:

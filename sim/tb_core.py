@@ -116,7 +116,7 @@ def program_case(config: AcceleratorConfig, file: Path, index: int) -> Case:
     where = f"layer {step.layer}, "
     if step.products:
         job = step.products[0]
-        plan = schedule(config, job.m, job.n, job.taps, job.channels, job.pattern, step.dataflow)
+        plan = schedule(config, job.m, job.n, job.taps, job.channels, job.pattern, step.dataflow, step.blocks)
         return product_case(config, job, step.operands[0], plan, where)
     return reduction_case(config, step.reductions, step.operands, where)
 

@@ -152,8 +152,9 @@ def test_wide_layers_refill_the_parameter_memory():
     narrow = dataclasses.replace(TINY, param_rows=2)
     wide, (eight, four) = layer(20, 8), (simulate(layer(n, 8), narrow, pattern="dense").layers[0] for n in (8, 4))
     whole = simulate(wide, narrow, pattern="dense").layers[0]
-    assert (whole.cycles, whole.n, whole.macs_executed) == (2 * eight.cycles + four.cycles, 20, 160)
-    assert whole.causes == {cause: 2 * eight.causes[cause] + four.causes[cause] for cause in CAUSES}
+    assert (whole.compute_cycles, whole.n, whole.macs_executed) == (2 * eight.compute_cycles + four.compute_cycles, 20, 160)
+    for cause in set(CAUSES) - {"wait load", "wait store"}:
+        assert whole.causes[cause] == 2 * eight.causes[cause] + four.causes[cause]
     assert simulate(wide, TINY, pattern="dense").cycles < whole.cycles
 
 
@@ -172,7 +173,7 @@ def test_passes_share_one_filling():
         assert [len(run) for run in lower.passes(config, lowered)] == want
         (told,) = simulate(network, config).layers
         assert (told.m, told.k, told.n) == (16, 9, 8)
-        cycles.append(told.cycles)
+        cycles.append(told.compute_cycles)
     beats = 16 * 9 * 2
     assert cycles == [beats + passes * 9 for passes in (1, 2, 3, 6)]
 

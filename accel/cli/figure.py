@@ -52,7 +52,7 @@ def cycles_by_cause(dense: Result, sparse: Result) -> bytes:
     axes.set_yticks(places, [f"{layer.name}\n{layer.m} x {layer.k} x {layer.n}" for layer, _ in pairs], fontsize=8)
     axes.invert_yaxis()
     axes.set_xlim(0, 1.25 * widest)
-    axes.set_xlabel(f"cycles of a batch of {dense.batch} (excludes memory)")
+    axes.set_xlabel(f"cycles of a batch of {dense.batch}")
     axes.spines[["top", "right"]].set_visible(False)
     ratio = dense.cycles / sparse.cycles
     axes.set_title(
@@ -62,6 +62,60 @@ def cycles_by_cause(dense: Result, sparse: Result) -> bytes:
     figure.legend(
         title="slots of processing elements", fontsize=8, title_fontsize=8, loc="outside lower center", ncols=len(CAUSES), frameon=False
     )
+    image = io.BytesIO()
+    figure.savefig(image, format="png", metadata={"Software": None})
+    return image.getvalue()
+
+
+def schedule(result: Result) -> bytes:
+    """Draw one run: cycles by cause, layer by layer, and where its layers stand on the roofline; return a PNG."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    from accel.result import CAUSES
+
+    layers = [layer for layer in result.layers if layer.cycles]
+    figure = Figure(figsize=(15, max(6.0, 1.8 + 0.24 * len(layers))), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    bars, roof = figure.subplots(1, 2, width_ratios=(1.25, 1))
+    elements = result.config.rows * result.config.cols
+    places, left = np.arange(len(layers)), np.zeros(len(layers))
+    for cause, colour in zip(CAUSES, COLOURS, strict=True):
+        width = np.array([layer.causes[cause] / elements for layer in layers])
+        if width.any():
+            bars.barh(places, width, 0.78, left, color=colour, label=cause)
+        left += width
+    for place, layer in zip(places, layers, strict=True):
+        told = f"{layer.cycles:,} ({layer.dataflow})" if layer.dataflow else f"{layer.cycles:,}"
+        bars.annotate(told, (layer.cycles, place), (3, 0), textcoords="offset points", va="center", fontsize=6)
+    bars.set_yticks(places, [layer.name if len(layer.name) <= 40 else f"...{layer.name[-37:]}" for layer in layers], fontsize=7)
+    bars.set_ylim(len(layers) - 0.4, -0.6)
+    bars.set_xlim(0, 1.14 * max((layer.cycles for layer in layers), default=1))
+    bars.set_xlabel(f"cycles of a batch of {result.batch}")
+    bars.set_title(f"{result.network} on {result.config.name}: {result.cycles:,} cycles", loc="left", fontsize=10)
+    figure.legend(title="slots of processing elements", fontsize=8, title_fontsize=8, loc="outside lower left", ncols=4, frameon=False)
+
+    placed = [(layer, layer.roof) for layer in layers if layer.roof and layer.roof.intensity]
+    rate = result.config.dram_rate
+    corner = elements / rate
+    known = [where.intensity or 1.0 for _, where in placed]
+    span = np.geomspace(min([*known, corner]) / 3, max([*known, corner]) * 3, 200)
+    roof.plot(span, np.minimum(elements, span * rate), color="black", linewidth=1)
+    largest = max((layer.cycles for layer, _ in placed), default=1)
+    for flow, colour in (("os", COLOURS[2]), ("ws", COLOURS[4])):
+        own = [(layer, where) for layer, where in placed if layer.dataflow == flow]
+        roof.scatter(
+            [where.intensity for _, where in own], [where.attained for _, where in own],
+            [12 + 160 * layer.cycles / largest for layer, _ in own], color=colour, alpha=0.55, label=flow, linewidths=0,
+        )  # fmt: skip
+    for layer, where in sorted(placed, key=lambda each: -each[0].cycles)[:8]:  # the longest ones only: names must not cover each other
+        roof.annotate(layer.name[-24:], (where.intensity or 1.0, where.attained), (4, -8), textcoords="offset points", fontsize=6)
+    roof.set_xscale("log")
+    roof.set_yscale("log")
+    roof.set_xlabel("operational intensity [MAC/byte of DRAM]")
+    roof.set_ylabel("MAC/cycle")
+    roof.set_title(f"roofline: {elements:,} MAC/cycle, {rate:g} byte/cycle; areas are cycles", loc="left", fontsize=10)
+    roof.legend(fontsize=8, frameon=False, loc="lower right")
     image = io.BytesIO()
     figure.savefig(image, format="png", metadata={"Software": None})
     return image.getvalue()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import io
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +17,7 @@ from accel.errors import RangeError
 if TYPE_CHECKING:  # the model is loaded when it is run: `accel --help` does without
     from numpy.typing import NDArray
 
+    from accel.graph.network import Network
     from accel.result import Result
 
 EXAMPLES = """
@@ -22,8 +25,16 @@ accel simulate digits-cnn
 accel simulate digits-cnn --pattern 2:8 --batch 16 --config sat-vcu1525
 accel simulate model.onnx --inputs x.npz --out results
 accel simulate model.onnx --json | jq .cycles
+accel simulate resnet18 --plot resnet18.png --save-schedule resnet18.json
+accel simulate resnet18 --schedule resnet18.json --set dram_gbs=12.8
 accel simulate resnet18 --compat scalesim --cfg scale.cfg --out results
 """
+
+
+SEARCHES = ("best", "exhaustive", "fixed")  # of accel.schedule.search, which is loaded when it is run
+PATIENCE = 5.0  # [s] a run that may take longer says so before it starts
+SPEED = 4e9  # [MAC/s] measured on two cores, ResNet-18: the order of magnitude
+OVERHEAD = 1e-3  # [s] of a layer, likewise
 
 
 def add(commands: Any) -> None:
@@ -37,11 +48,22 @@ def add(commands: Any) -> None:
         help="prune eligible layers (not the first convolution, not the last linear one) to this pattern; `dense` runs all dense "
         "(default: the pattern each layer's weights obey)",
     )
-    parser.add_argument("--batch", metavar="B", type=int, default=1, help="samples taken at once (default: %(default)s)")
+    parser.add_argument(
+        "--batch",
+        metavar="B",
+        type=int,
+        default=1,
+        help="samples taken at once: B times the rows m of each product with weights, B times as many products of two activations "
+        "(default: %(default)s)",
+    )
     parser.add_argument(
         "--inputs", metavar="X", type=Path, help="arrays (samples, ...) by input name, .npz, or one .npy; without it only shapes are used"
     )
     parser.add_argument("--out", metavar="DIR", type=Path, help="write result.json, layers.csv and, with inputs, outputs.npz there")
+    parser.add_argument("--search", choices=SEARCHES, default="best", help="how tiles and dataflows are found (default: %(default)s)")
+    parser.add_argument("--schedule", metavar="FILE", type=Path, help="replay this schedule instead")
+    parser.add_argument("--save-schedule", metavar="FILE", type=Path, help="write the schedule there, to be edited or replayed")
+    parser.add_argument("--plot", metavar="FILE.png", type=Path, help="draw cycles by cause and the roofline, layer by layer")
     parser.add_argument("--json", action="store_true", help="print the result as JSON instead of a table")
     parser.add_argument("--compat", choices=["scalesim"], help="report as SCALE-Sim 3.0.0 does; NETWORK is its topology .csv, or resnet18")
     parser.add_argument(
@@ -55,9 +77,9 @@ def add_network(parser: argparse.ArgumentParser) -> None:
 
 
 def simulate(args: argparse.Namespace) -> None:
-    """Run a network on an accelerator: cycles per layer and, with inputs, every output bit.
+    """Run a network on an accelerator: cycles and bytes per layer and, with inputs, every output bit.
 
-    Cycles are those of array, vector unit and post-processor; they exclude memory.
+    Cycles include memory. Tiles, their order and the dataflow of each layer are searched for, or replayed from a file.
     """
     if args.compat:
         scalesim.simulate(args)
@@ -71,11 +93,45 @@ def simulate(args: argparse.Namespace) -> None:
     inputs = read_arrays(args.inputs, network.inputs[0].name) if args.inputs else None
     if args.out:
         make_folder(args.out)
-    result = run(network, config, inputs, batch=args.batch, pattern=args.pattern, progress=Progress(f"simulate {network.name}"))
+    how = {"batch": args.batch, "pattern": args.pattern, "schedule": args.schedule, "search": args.search}
+    if inputs is not None and (told := estimate(network, run(network, config, **how), inputs)):
+        say(told)
+    result = run(network, config, inputs, **how, progress=Progress(f"simulate {network.name}"))
+    if args.save_schedule:
+        write(args.save_schedule, result.schedule.to_json())
+    if args.plot:
+        from accel.cli.figure import schedule as draw
+
+        write(args.plot, draw(result))
     if args.out:
         save(result, args.out)
         say(f"results are in {args.out}")
     print(result.to_json() if args.json else summary(result), end="" if args.json else "\n")
+
+
+def estimate(network: Network, shapes: Result, inputs: Mapping[str, NDArray[Any]]) -> str | None:
+    """Say about how long a run will take and how much memory, if that is more than PATIENCE; None otherwise.
+
+    Parameters
+    ----------
+    network : Network
+    shapes : Result
+        Of the same run without inputs.
+    inputs : mapping of str to array, shape (samples, ...)
+        As they will be given; what is wrong with them is told by the run.
+    """
+    from accel.engine import CHUNK
+
+    samples = max((len(array) for array in inputs.values() if array.ndim), default=0)
+    passes, macs = samples / shapes.batch, sum(layer.macs_dense for layer in shapes.layers)
+    seconds = passes * (macs / SPEED + len(shapes.layers) * OVERHEAD / max(samples, 1))
+    if seconds < PATIENCE:
+        return None
+    largest = max((layer.m * layer.k * layer.groups for layer in shapes.layers), default=1)
+    elements = sum(tensor.size for tensor in network.tensors.values())
+    size = 8 * (min(samples, max(1, CHUNK // max(largest, 1))) * elements + 4 * max(CHUNK, largest))
+    size += sum(array.nbytes for array in inputs.values())
+    return f"{samples:,} samples of {macs / shapes.batch:,.0f} MACs: about {seconds:,.0f} s and {size / 2**20:,.0f} MiB"
 
 
 def read_arrays(path: Path, name: str) -> dict[str, NDArray[Any]]:
@@ -115,23 +171,38 @@ def summary(result: Result) -> str:
     from accel.schedule.lower import dense
 
     whole = str(dense(result.config))
-    headings = ["layer", "operator", "m", "k", "n", "flow", "N:M", "MACs dense", "MACs done", "cycles", "busy %", "overflows"]
+    headings = [
+        "layer", "operator", "unit", "m", "k", "n", "flow", "N:M", "tile m x n x k", "MACs done", "cycles", "computing", "at least",
+        "other flow", "busy %", "DRAM KiB", "MAC/B", "bound by", "overflows",
+    ]  # fmt: skip
     rows = [
         [
-            x.name, x.operator, x.m, x.k, x.n, x.dataflow or "", "dense" if x.pattern == whole else x.pattern or "", x.macs_dense,
-            x.macs_executed, x.cycles, 100 * x.utilisation, x.overflowed,
+            x.name, x.operator, x.unit, x.m, x.k, x.n, x.dataflow or "", "dense" if x.pattern == whole else x.pattern or "",
+            f"{x.tile_m} x {x.tile_n} x {x.tile_k}" if x.dataflow else "", x.macs_executed, x.cycles, x.compute_cycles, x.bound_cycles,
+            x.runner_up, 100 * x.utilisation, x.dram / 1024, x.roof and x.roof.intensity, x.roof.bound_by if x.roof else "", x.overflowed,
         ]
         for x in result.layers
     ]  # fmt: skip
+    elements = result.config.rows * result.config.cols
+    loads, stores = (sum(x.causes[cause] for x in result.layers) // elements for cause in ("wait load", "wait store"))
+    read, weights, written = (
+        sum(getattr(x, name) for x in result.layers) / 1024 for name in ("dram_read_activations", "dram_read_weights", "dram_written")
+    )
+    units = Counter(x.unit for x in result.layers)
     stored, indices = (sum(getattr(x, name) for x in result.layers) / 8192 for name in ("weight_bits", "index_bits"))
     time = f"{result.seconds * 1e6:,.1f} us at {result.config.clock_mhz:g} MHz"
     lines = [
         table(headings, rows),
         "",
         f"{result.network} on {result.config.name}, batch {result.batch}: {result.cycles:,} cycles, {time}, {result.utilisation:.1%} busy",
-        "cycles are those of array, vector unit and post-processor: excludes memory",
+        f"of these cycles {result.compute_cycles:,} are computing, {loads:,} wait for loads and {stores:,} for stores",
+        f"DRAM: {read:,.1f} KiB of activations and {weights:,.1f} KiB of weights read, {written:,.1f} KiB written",
+        f"{sum(each.kept for each in result.traffic.values())} of {len(result.traffic)} tensors stay on chip",
+        f"layers by unit: {', '.join(f'{unit} {count}' for unit, count in units.items())}",
         f"weights: {stored:,.1f} KiB of values, {indices:,.1f} KiB of N:M indices",
     ]
+    if units["host"]:
+        lines.append(f"{units['host']} operators run on the host: their bytes are counted, their time is not")
     removed = [f"{x.name} {x.energy_removed:.2%}" for x in result.layers if x.energy_removed]
     if removed:
         lines.append(f"energy removed by pruning: {', '.join(removed)}")

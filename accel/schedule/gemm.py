@@ -171,15 +171,8 @@ def schedule(
     RangeError
         If an argument breaks its rule.
     """
-    for name, value in (("m", m), ("n", n), ("taps", taps), ("channels", channels)):
-        if value < 1:
-            raise RangeError(f"{name} must be at least 1, not {value}")
-    if pattern.m > config.bundle and not pattern.dense:
-        raise RangeError(f"pattern must be N:M with M at most the bundle ({config.bundle}) of {config.name}, not {pattern}")
     gemm = Gemm(m=m, n=n, taps=taps, channels=channels, pattern=pattern)
     cut = reduction(config, gemm)
-    if cut.depth >= 1 << STEP_BITS:
-        raise RangeError(f"taps * channels must be below 2**{STEP_BITS} pairs, not {cut.depth}")
     found = {}
     for flow in Dataflow if dataflow is None else (dataflow,):
         check_blocks(config, gemm, cut, flow, blocks)
@@ -192,9 +185,23 @@ def schedule(
 
 
 def reduction(config: AcceleratorConfig, gemm: Gemm) -> Bundles:
-    """Cut the reduction of a product as the array holds it: whatever keeps every element runs in full bundles."""
+    """Cut the reduction of a product as the array holds it: whatever keeps every element runs in full bundles.
+
+    Raises
+    ------
+    RangeError
+        If the product is none, or one that the array does not run.
+    """
+    for name in ("m", "n", "taps", "channels"):
+        if getattr(gemm, name) < 1:
+            raise RangeError(f"{name} must be at least 1, not {getattr(gemm, name)}")
+    if gemm.pattern.m > config.bundle and not gemm.pattern.dense:
+        raise RangeError(f"pattern must be N:M with M at most the bundle ({config.bundle}) of {config.name}, not {gemm.pattern}")
     pattern = Pattern(config.bundle, config.bundle) if gemm.pattern.dense else gemm.pattern
-    return bundles(gemm.taps, gemm.channels, pattern, config.bundle)
+    cut = bundles(gemm.taps, gemm.channels, pattern, config.bundle)
+    if cut.depth >= 1 << STEP_BITS:
+        raise RangeError(f"taps * channels must be below 2**{STEP_BITS} pairs, not {cut.depth}")
+    return cut
 
 
 def check_blocks(config: AcceleratorConfig, gemm: Gemm, cut: Bundles, flow: Dataflow, blocks: Blocks) -> None:
@@ -244,26 +251,27 @@ def fronts(config: AcceleratorConfig, gemm: Gemm, cut: Bundles, flow: Dataflow, 
     rows, columns = grid(gemm, blocks)
     ends = chunks(cut, flow, blocks)
     if flow is Dataflow.OS:
-        tile = _os_tile(cut, config.rows)
         cuts = np.zeros(0, np.int64)
         if ends.size > 1:
             spans = np.maximum(config.add_stages * cut.pairs[:-1], -(-cut.size[1:] // config.port)).cumsum()
             cuts = spans[np.searchsorted(cut.pairs.cumsum(), ends[:-1])]
+        tile = _os_tile(cut, config.rows)
         wide = config.cols * config.add_stages
         return timing.os_fronts(config, Job(tile, feed(config, cut, tile, 0)), rows, -(-columns // wide), cuts)
+    pairs, beats = _passes(config, cut)
+    order = _split_order if ends.size > 1 else _ws_order
+    shapes = list(zip(rows.tolist(), columns.tolist(), strict=True))
+    orders = {(m, n): order(config, dataclasses.replace(gemm, m=m, n=n), cut) for m, n in set(shapes)}
+    each = np.array([orders[shape] for shape in shapes], np.int64)
+    return timing.ws_fronts(config, rows, -(-columns // config.cols), pairs, beats, -(-ends // config.rows), each)
+
+
+def _passes(config: AcceleratorConfig, cut: Bundles) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows of pairs of each weight-stationary pass, and the beats of its steps: those of the longest bundle that it has a pair of."""
     firsts = np.arange(0, cut.depth, config.rows)
     pairs = np.minimum(config.rows, cut.depth - firsts)
-    whole = cut.pairs.cumsum()
-    beats = -(-cut.size // config.port)
-    first, last = np.searchsorted(whole, firsts, "right"), np.searchsorted(whole, firsts + pairs - 1, "right")
-    most = np.array([beats[a : b + 1].max() for a, b in zip(first, last, strict=True)], np.int64)
-    passes = np.searchsorted(firsts, ends - 1, "right")
-    order = _split_order if ends.size > 1 else _ws_order
-    orders = {
-        shape: order(config, dataclasses.replace(gemm, m=shape[0], n=shape[1]), cut) for shape in set(zip(rows, columns, strict=True))
-    }
-    each = np.array([orders[shape] for shape in zip(rows, columns, strict=True)], np.int64)
-    return timing.ws_fronts(config, rows, -(-columns // config.cols), pairs, most, passes, each)
+    owner = np.repeat(-(-cut.size // config.port), cut.pairs)
+    return pairs, np.maximum.reduceat(owner, firsts)
 
 
 def grid(gemm: Gemm, blocks: Blocks) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
