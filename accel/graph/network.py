@@ -196,7 +196,7 @@ class Window:
         return rows, columns
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, weakref_slot=True, kw_only=True, eq=False)
 class Operator:
     """What all operators share.
 

@@ -16,6 +16,7 @@ from functools import cached_property, singledispatch
 from itertools import product
 from math import prod
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -341,7 +342,7 @@ def _(operator: Operator, place: Place) -> tuple[Product | Reduction, ...]:
 @jobs.register
 def _(operator: MatrixProduct, place: Place) -> tuple[Product | Reduction, ...]:
     known = _weights(operator, place)
-    return tuple(_products(operator, place, known, _Phase(operator.window, None, known.bias, known.values), operator.padding))
+    return tuple(_products(operator, place, known, _Phase(0, operator.window, None, known.bias, known.values), operator.padding))
 
 
 @jobs.register
@@ -369,7 +370,7 @@ def _(operator: TransposedConvolution, place: Place) -> tuple[Product | Reductio
         if values is not None and bias is not None:
             values = values[:, down.taps][:, :, across.taps] * (min(*down.taps, *across.taps) >= 0)
             bias = bias - operator.input_zero * values.reshape(len(values), -1).sum(axis=1, dtype=np.int64)
-        found += _products(operator, place, known, _Phase(window, positions, bias, values), operator.input_zero)
+        found += _products(operator, place, known, _Phase(len(found), window, positions, bias, values), operator.input_zero)
     return tuple(found)
 
 
@@ -469,17 +470,23 @@ def split_parts(matrix: NDArray[np.signedinteger], count: int) -> NDArray[np.sig
 
 
 class _Known(NamedTuple):
-    """Weights of an operator, pruned if that is asked for: what is known of them, and the pattern they run at."""
+    """Weights of an operator, pruned if that is asked for: what is known of them, the pattern they run at, and forms made of them."""
 
     values: NDArray[np.signedinteger] | None
     bias: NDArray[np.int64] | None
     pattern: Pattern
     presented: int
+    made: dict[tuple[int, ...], Weights]
+
+
+_KEPT = 4  # our choice: what is known of an operator's weights is kept for so many patterns and widths at a time
+_known: WeakKeyDictionary[Operator, dict[Any, _Known]] = WeakKeyDictionary()
 
 
 class _Phase(NamedTuple):
-    """A dense convolution: its window, the output positions that it makes, and weights of these taps."""
+    """A dense convolution of an operator: its number, its window, the output positions that it makes, and weights of these taps."""
 
+    number: int
     window: Window
     positions: NDArray[np.int64] | None
     bias: NDArray[np.int64] | None
@@ -487,16 +494,29 @@ class _Phase(NamedTuple):
 
 
 def _weights(operator: MatrixProduct | TransposedConvolution, place: Place) -> _Known:
-    config, pattern = place.config, place.pattern
+    """Look at the weights of an operator: once for each pattern, as long as the operator lives."""
+    config = place.config
+    if operator.weights is None:
+        return _Known(None, None, place.pattern or dense(config), 1, {})
+    kept = _known.setdefault(operator, {})
+    key = place.pattern, config.bundle, config.weight_bits
+    if key not in kept:
+        found = _look(operator, config, place.pattern)
+        while len(kept) >= _KEPT:
+            del kept[next(iter(kept))]
+        kept[key] = found
+    return kept[key]
+
+
+def _look(operator: MatrixProduct | TransposedConvolution, config: AcceleratorConfig, pattern: Pattern | None) -> _Known:
     if pattern and isinstance(operator, MatrixProduct):
         operator = prune(operator, pattern)
-    if operator.weights is None:
-        return _Known(None, None, pattern or dense(config), 1)
+    assert operator.weights is not None
     taps, channels = operator.window.taps, operator.channels // operator.groups
     matrix = operator.weights.reshape(operator.filters, -1)
     count = parts(config, f"weights of {operator.name}", int(matrix.min()), int(matrix.max()))
     pattern = pattern or sparsity.detect(matrix, taps, channels, candidates(config)) or dense(config)
-    return _Known(operator.weights, operator.bias, pattern, count)
+    return _Known(operator.weights, operator.bias, pattern, count, {})
 
 
 def _products(
@@ -513,7 +533,10 @@ def _products(
             def own(table: NDArray[Any], first: int = first, width: int = width) -> NDArray[Any]:
                 return table.reshape(groups, filters, -1)[:, first : first + width].reshape(groups * width, -1)
 
-            weights = Weights(split_parts(own(phase.values), known.presented)) if place.encode else None
+            key = phase.number, first, width
+            if place.encode and key not in known.made:
+                known.made[key] = Weights(split_parts(own(phase.values), known.presented))
+            weights = known.made[key] if place.encode else None
             post = requantisation(config, operator, own(phase.bias).ravel(), own(operator.multiplier).ravel())
         yield Product(
             m=place.positions if phase.positions is None else place.batch * len(phase.positions),
