@@ -14,7 +14,7 @@ from sklearn.datasets import load_digits
 
 import accel
 from accel import networks, sparsity
-from accel.cli.verify import differences, reference, run_onnxruntime
+from accel.cli.beside import differences, reference, run_onnxruntime
 from accel.graph.network import MaxPool, Network, Sum
 from accel.presets import load as preset
 from accel.sparsity import Pattern

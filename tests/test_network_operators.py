@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import accel
-from accel.cli.verify import differences, reference, run_onnxruntime
+from accel.cli.beside import differences, reference, run_onnxruntime
 from accel.config import AcceleratorConfig
 from accel.graph.network import (
     AveragePool,

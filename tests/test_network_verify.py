@@ -8,11 +8,11 @@ import sys
 import numpy as np
 import pytest
 
-from accel.cli.verify import Difference, differences, reference, run_onnxruntime
+from accel.cli.beside import Difference, differences, reference, run_onnxruntime
 from accel.errors import ToolError
 from accel.graph.onnx import network
 from tests.naive_network import run
-from tests.qdq import Model
+from tests.qdq import Model, graph_of
 
 
 def model() -> Model:
@@ -23,7 +23,7 @@ def model() -> Model:
 
 def test_differences_count_and_name():
     proto = model().proto
-    imported = network(proto, "test")
+    imported = network(graph_of(proto), "test")
     inputs = {"x": np.linspace(-1, 4, 36, dtype=np.float32).reshape(2, 2, 3, 3)}
     expected = reference(imported, proto, inputs)
     assert set(expected) == set(imported.tensors)

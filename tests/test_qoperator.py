@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from accel.cli.verify import run_onnxruntime
+from accel.cli.beside import run_onnxruntime
 from accel.errors import NetworkError
 from accel.graph.evaluate import run
 from accel.graph.graph import Array, Given, Graph, Node

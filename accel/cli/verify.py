@@ -1,135 +1,93 @@
-"""The network beside onnxruntime: which tensors differ, and by how much."""
+"""`accel verify`: the network beside onnxruntime, node by node."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import onnx
-from numpy.typing import NDArray
+from accel.cli.simulate import add_network, read_arrays
+from accel.cli.terminal import Progress, add_config, command, configuration, make_folder, say, write
+from accel.config import AcceleratorConfig
+from accel.errors import MismatchError, NetworkError, RangeError, ToolError
 
-from accel.errors import ToolError
-from accel.graph.network import Network
+if TYPE_CHECKING:  # the model is loaded when it is run: `accel --help` does without
+    from numpy.typing import NDArray
+
+    from accel.graph.graph import Graph
+    from accel.graph.network import Network
+
+EXAMPLES = """
+accel verify digits-cnn --inputs images.npz
+accel verify model.onnx --inputs x.npz --config sat-vcu1525 --json
+accel verify float.onnx --inputs x.npz --calibration samples.npz --out report
+"""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Difference:
-    """How far a tensor is from another run of its network.
+def add(commands: Any) -> None:
+    """Add the subcommand."""
+    parser = command(commands, "verify", run, EXAMPLES)
+    add_network(parser)
+    parser.add_argument("--inputs", metavar="X", type=Path, required=True, help="arrays (samples, ...) by input name, .npz, or one .npy")
+    add_config(parser)
+    parser.add_argument("--pattern", metavar="N:M", help="prune eligible layers as `accel simulate --pattern` does; `dense` runs all dense")
+    parser.add_argument("--calibration", metavar="X", type=Path, help="samples that a float network is quantised by (default: the inputs)")
+    parser.add_argument("--json", action="store_true", help="print the report as JSON instead of tables")
+    parser.add_argument("--out", metavar="DIR", type=Path, help="write verify.json and verify.txt there")
 
-    Parameters
-    ----------
-    operator, kind : str
-        What writes the tensor.
-    tensor : str
-    worst : int
-        Largest difference [LSB].
-    differing, elements : int
-        Elements that differ, and all.
+
+def run(args: argparse.Namespace) -> None:
+    """Run a network node by node beside onnxruntime, and tell whether every difference is explained.
+
+    Each operator is fed with onnxruntime's own integers; its result is compared with onnxruntime's and with the exact real result, rounded
+    once. The first node whose difference the stated arithmetic does not explain is named, and the exit code is 1.
     """
+    config = configuration(args, AcceleratorConfig)
+    _check_onnxruntime()
+    if args.out:
+        make_folder(args.out)
+    from accel.cli.beside import verify
 
-    operator: str
-    kind: str
-    tensor: str
-    worst: int
-    differing: int
-    elements: int
+    network, graph, original, inputs = _prepare(args.network, args.inputs, args.calibration)
+    tell = Progress(f"verify {network.name}")
+    report = verify(network, graph, config, inputs, pattern=args.pattern, original=original, progress=tell)
+    if args.out:
+        write(args.out / "verify.txt", f"{report}\n")
+        write(args.out / "verify.json", report.to_json())
+        say(f"the report is in {args.out}")
+    print(report.to_json() if args.json else report, end="" if args.json else "\n")
+    if report.first is not None:
+        raise MismatchError(report.first.fault)
 
 
-def run_onnxruntime(
-    model: onnx.ModelProto | str | os.PathLike[str], inputs: Mapping[str, NDArray[Any]], *, optimise: bool = True
-) -> dict[str, NDArray[Any]]:
-    """Run an ONNX model in onnxruntime on the CPU.
-
-    Parameters
-    ----------
-    model : ModelProto or path
-    inputs : mapping of str to array
-        By graph input.
-    optimise : bool
-        Let onnxruntime fuse quantised operators into its integer kernels; else every node runs as it is written.
-
-    Returns
-    -------
-    dict of str to array
-        By graph output.
-
-    Raises
-    ------
-    ToolError
-        If onnxruntime is missing or refuses the model.
-    """
+def _check_onnxruntime() -> None:
     try:
-        import onnxruntime
+        import onnxruntime  # noqa: F401  # here before any work, though it is used elsewhere
     except ImportError as error:
         raise ToolError("onnxruntime must be installed to compare with it (pip install onnxruntime), not missing") from error
-    levels = onnxruntime.GraphOptimizationLevel
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimise else levels.ORT_DISABLE_ALL
-    options.log_severity_level = 3  # errors only
-    source = model.SerializeToString() if isinstance(model, onnx.ModelProto) else str(Path(model))
-    try:
-        session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
-        outputs = session.run(None, dict(inputs))
-    except Exception as error:  # onnxruntime has no common base of its own
-        raise ToolError(f"onnxruntime refuses the model: {error}") from error
-    return dict(zip((output.name for output in session.get_outputs()), outputs, strict=True))
 
 
-def reference(network: Network, model: onnx.ModelProto, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.int64]]:
-    """Integers that onnxruntime, every node as it is written, finds for the tensors of a network.
+def _prepare(source: str, given: Path, calibration: Path | None) -> tuple[Network, Graph, Graph | None, dict[str, NDArray[Any]]]:
+    """Read a network as :func:`accel.load` does: the network, its canonical graph, and the float graph if it was quantised here."""
+    from accel.graph.calibrate import calibrate
+    from accel.graph.files import builtin, canonical, is_float
+    from accel.graph.fold import bind, fold
+    from accel.graph.named import BUILDERS
+    from accel.graph.onnx import network
+    from accel.graph.read import read
 
-    Parameters
-    ----------
-    network : Network
-        Imported from `model`.
-    model : ModelProto
-    inputs : mapping of str to array
-        By graph input.
-
-    Returns
-    -------
-    dict of str to int64, shape (batch, *tensor shape)
-        By tensor; those that exist only in the network are left out.
-
-    Raises
-    ------
-    ToolError
-        If onnxruntime is missing or refuses the model.
-    """
-    whole = onnx.ModelProto()
-    whole.CopyFrom(model)
-    written = {name for node in model.graph.node for name in node.output} | set(inputs)
-    given = {output.name for output in model.graph.output}
-    wanted = [name for name in network.tensors if name in written]
-    whole.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted if name not in given and name not in inputs)
-    values = {**run_onnxruntime(whole, inputs, optimise=False), **inputs}
-    shapes = {name: (len(values[name]), *network.tensors[name].onnx_shape) for name in wanted}
-    return {name: network.tensors[name].from_onnx(values[name].reshape(shapes[name])) for name in wanted}
-
-
-def differences(
-    network: Network, expected: Mapping[str, NDArray[np.int64]], values: Mapping[str, NDArray[np.int64]]
-) -> tuple[Difference, ...]:
-    """Compare the tensors that two runs have in common, in execution order.
-
-    Parameters
-    ----------
-    network : Network
-    expected, values : mapping of str to int64, shape (batch, *tensor shape)
-        By tensor.
-
-    Returns
-    -------
-    tuple of Difference
-    """
-    found = []
-    for operator in network.operators:
-        if operator.output in expected and operator.output in values:
-            gap = np.abs(values[operator.output] - expected[operator.output])
-            counts = {"worst": int(gap.max(initial=0)), "differing": int(np.count_nonzero(gap)), "elements": gap.size}
-            found.append(Difference(operator=operator.name, kind=operator.kind, tensor=operator.output, **counts))
-    return tuple(found)
+    if source in BUILDERS:
+        raise NetworkError(f"network must have weights to verify, not be {source!r}, shapes only")
+    file = builtin().get(source, Path(source))
+    if file.suffix == ".csv":
+        raise NetworkError(f"network must be an ONNX file, not the topology {str(file)!r}, shapes only")
+    graph = canonical(bind(read(file)))
+    name = next(iter(graph.inputs), "")
+    inputs = read_arrays(given, name)
+    if not is_float(graph):
+        if calibration is not None:
+            raise RangeError(f"calibration must be given with a float network, not with {source!r}, which is quantised")
+        return network(graph, graph.name), graph, None, inputs
+    samples = inputs if calibration is None else read_arrays(calibration, name)
+    quantised = fold(calibrate(graph, samples))
+    return network(quantised, graph.name), quantised, graph, inputs

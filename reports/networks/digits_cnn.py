@@ -28,7 +28,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from accel import networks
-from accel.cli.verify import run_onnxruntime
+from accel.cli.beside import run_onnxruntime
 from accel.sparsity import Pattern, mask
 
 NAME = "digits-cnn"
