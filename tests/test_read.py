@@ -252,8 +252,8 @@ def test_tensors_of_every_type(tmp_path, name, raw, count):
     kind = TensorProto.DataType.Value(name.upper())
     values = (KINDS[name] * count)[:count]
     if raw:
-        array = np.array(values, np.float64 if "float" in name else object).astype(helper.tensor_dtype_to_np_dtype(kind))
-        tensor = numpy_helper.from_array(array.reshape(1, -1, 3), "t")
+        numbers = np.array(values, np.float64 if "float" in name else object).astype(helper.tensor_dtype_to_np_dtype(kind))
+        tensor = numpy_helper.from_array(numbers.reshape(1, -1, 3), "t")
     else:
         tensor = helper.make_tensor("t", kind, [1, count // 3, 3], values)
     assert tensor.HasField("raw_data") == raw
@@ -459,8 +459,8 @@ RELU = helper.make_node("Relu", ["x"], ["y"], "first")
         ([RELU], [x(1), x(2)], ["y"], "name of each graph input must be its own, not 'x' again"),
         ([RELU], [x(1)], ["y", "y"], "name of each graph output must be its own, not 'y' again"),
         ([RELU], [x(1), x(1, name="")], ["y"], "name of each graph input must be its own, not ''"),
-        ([RELU], [x(0)], ["y"], f"axis 0 of graph input 'x' must be a size of 1 to {LIMIT - 1}, not 0"),
-        ([RELU], [x(1, LIMIT)], ["y"], f"axis 1 of graph input 'x' must be a size of 1 to {LIMIT - 1}, not {LIMIT}"),
+        ([RELU], [x(-2)], ["y"], f"axis 0 of graph input 'x' must be a size of 0 to {LIMIT - 1}, not -2"),
+        ([RELU], [x(1, LIMIT)], ["y"], f"axis 1 of graph input 'x' must be a size of 0 to {LIMIT - 1}, not {LIMIT}"),
         ([RELU], [x(*[1] * 33)], ["y"], "shape of graph input 'x' must be at most 32 axes, not 33"),
         ([RELU], [helper.make_tensor_value_info("x", 1, None)], ["y"], "shape of graph input 'x' must be at most 32 axes, not left out"),
         ([RELU], [x(1, kind=TensorProto.STRING)], ["y"], f"{GIVEN}, not string"),
@@ -492,7 +492,7 @@ RELU = helper.make_node("Relu", ["x"], ["y"], "first")
         (
             [
                 onnx.NodeProto(
-                    op_type="Relu", input=["x"], output=["y"], attribute=[onnx.AttributeProto(name="a", type=2, ref_attr_name="b")]
+                    op_type="Relu", input=["x"], output=["y"], attribute=[onnx.AttributeProto(name="a", type="INT", ref_attr_name="b")]
                 )
             ],
             [x(1)],

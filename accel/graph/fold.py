@@ -34,6 +34,7 @@ MICROSOFT = "com.microsoft"
 QONNX = ("qonnx.custom_op.general", "finn.custom_op.general", "onnx.brevitas")
 DOMAINS = ("", MICROSOFT, *QONNX)
 FOUR_BIT = (TensorProto.INT4, TensorProto.UINT4)
+BOOL = TensorProto.BOOL
 HALF = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 
 
@@ -77,7 +78,7 @@ STAND_INS: dict[str, tuple[str, slice | tuple[int, ...], int | None]] = {
     "QLinearGlobalAveragePool": ("GlobalAveragePool", (0,), 4),
     "QLinearAveragePool": ("AveragePool", (0,), 4),
     "QLinearReduceMean": ("ReduceMean", (0,), 4),
-    "QLinearWhere": ("Where", (0, 1, 4), 9),
+    "QLinearWhere": ("Where", (0, 1, 4), 8),
     "QGemm": ("Gemm", (0, 3), 8),
     "NhwcMaxPool": ("MaxPool", (0,), None),
     "FusedGemm": ("Gemm", (0, 1), None),
@@ -85,6 +86,7 @@ STAND_INS: dict[str, tuple[str, slice | tuple[int, ...], int | None]] = {
     "DynamicQuantizeMatMul": ("MatMul", (0, 1), None),
     "MatMulIntegerToFloat": ("MatMul", (0, 1), None),
 }
+UNINFERRED = {"GroupNormalization", "MeanVarianceNormalization"}  # by ONNX; their results have the shape of what they read
 FLOATS = {"QGemm", "MatMulIntegerToFloat"}  # write these, unless a zero point says otherwise
 
 
@@ -188,7 +190,7 @@ def _bound(name: str, graph: Graph, value: ArrayLike) -> Array:
     dtype = onnx.helper.tensor_dtype_to_np_dtype(port.kind)
     if values.dtype != dtype:
         floats = port.kind in (TensorProto.FLOAT, TensorProto.DOUBLE, *HALF)
-        allowed = "fiub" if floats else "b" if port.kind == TensorProto.BOOL else "iu"
+        allowed = "fiub" if floats else "b" if port.kind == BOOL else "iu"
         with np.errstate(all="ignore"):
             narrow = values.astype(dtype) if values.dtype.kind in allowed else None
         if narrow is None or (not floats and (narrow.astype(values.dtype) != values).any()):
@@ -514,29 +516,35 @@ class _Folder:
         return self._swapped(Node(node.name, kind, inputs, node.outputs[:1], attributes), node, typed)
 
     def _swapped(self, asked: Node, node: Node, typed: int | None) -> dict[str, Found]:
-        """Shapes and types that a stand-in gives; of an image whose channels come last, with those moved for the while."""
-        kinds = [self.kinds[name] for name in node.inputs[typed or len(node.inputs) :][:1] if name]
-        last = asked.inputs and (node.attributes.get("channels_last", 0) or node.kind.startswith("Nhwc"))
+        """Shapes and types that a stand-in gives, of floats; of an image whose channels come last, with those moved for the while."""
+        own = [*(asked.inputs[1:] if asked.kind in REDUCTIONS else ()), *(name for name in asked.inputs if self.kinds.get(name) == BOOL)]
+        given = {name: onnx.helper.make_tensor_type_proto(TensorProto.FLOAT, self.shapes[name]) for name in asked.inputs if name}
+        given |= {name: self._type(name) for name in own}
+        first = asked.inputs[0] if asked.inputs else ""
+        last = first and (node.attributes.get("channels_last", 0) or node.kind.startswith("Nhwc"))
         if last:
-            shape = self.shapes[asked.inputs[0]]
-            moved = self._fresh(f"{asked.inputs[0]}/first")
-            self.shapes[moved], self.kinds[moved] = (*shape[:1], *shape[-1:], *shape[1:-1]), self.kinds[asked.inputs[0]]
-            asked = replace(asked, inputs=(moved, *asked.inputs[1:]))
-        ((shape_, kind),) = self._inferred(asked).values()
-        if last and shape_ is not None:
-            shape_ = (*shape_[:1], *shape_[2:], *shape_[1:2])
-        kind = kinds[0] if kinds else int(TensorProto.FLOAT) if node.kind in FLOATS else kind
-        return {name: (shape_, kind) for name in node.outputs if name}
+            shape = self.shapes[first]
+            given[first] = onnx.helper.make_tensor_type_proto(TensorProto.FLOAT, (*shape[:1], *shape[-1:], *shape[1:-1]))
+        found = self._inferred(asked, given)[node.outputs[0]][0]
+        if last and found is not None:
+            found = (*found[:1], *found[2:], *found[1:2])
+        source = node.inputs[typed] if typed is not None and typed < len(node.inputs) else ""
+        kind = TensorProto.FLOAT if node.kind in FLOATS or not first else self.kinds[first]
+        return {name: (found, self.kinds[source] if source else kind) for name in node.outputs if name}
 
-    def _inferred(self, node: Node) -> dict[str, Found]:
-        """Shapes and types of ONNX's own operators."""
-        types, data = {}, {}
-        for name in filter(None, node.inputs):
-            if name not in self.types:
-                self.types[name] = onnx.helper.make_tensor_type_proto(self.kinds[name], self.shapes[name])
-            types[name] = self.types[name]
+    def _type(self, name: str) -> TypeProto:
+        """Shape and type of a tensor, as ONNX writes it."""
+        if name not in self.types:
+            self.types[name] = onnx.helper.make_tensor_type_proto(self.kinds[name], self.shapes[name])
+        return self.types[name]
+
+    def _inferred(self, node: Node, given: dict[str, TypeProto] | None = None) -> dict[str, Found]:
+        """Shapes and types of ONNX's own operators, of inputs as they are unless others are given."""
+        types = {name: self._type(name) for name in node.inputs if name} if given is None else given
+        data = {}
+        for name in node.inputs if node.kind in SHAPED else ():
             array = self.constants.get(name)
-            if array is not None and array.known and array.values.size <= GIVEN and node.kind in SHAPED and array.kind not in FOUR_BIT:
+            if array is not None and array.known and array.values.size <= GIVEN and array.kind not in FOUR_BIT:
                 data[name] = _tensor(name, array)
         try:
             outputs = onnx.shape_inference.infer_node_outputs(
@@ -545,13 +553,13 @@ class _Folder:
         except Exception as error:  # its errors have no common base
             raise _invalid(node, error) from error
         found: dict[str, Found] = {}
+        if node.kind in UNINFERRED:
+            return dict.fromkeys(node.outputs, (self.shapes[node.inputs[0]], self.kinds[node.inputs[0]]))
         for name in filter(None, node.outputs):
             form = outputs[name].tensor_type if name in outputs else TypeProto.Tensor()
             extents = [extent.dim_value if extent.HasField("dim_value") else -1 for extent in form.shape.dim]
             whole = form.HasField("shape") and min(extents, default=0) >= 0
             found[name] = tuple(extents) if whole else None, form.elem_type
-        if node.kind == "GroupNormalization":  # of which onnx infers nothing
-            found[node.outputs[0]] = self.shapes[node.inputs[0]], self.kinds[node.inputs[0]]
         return found
 
     # Forms.
@@ -628,10 +636,10 @@ class _Folder:
             return replace(node, attributes=attributes)
         if parts is None:
             shape, axis = self._shape(node, 0), attributes.get("axis", 0)
-            if not -len(shape) <= axis < len(shape) or count != len(node.outputs):
-                raise NetworkError(
-                    f"axis of {node} must be one of its input's {len(shape)}, and num_outputs {len(node.outputs)}, not others"
-                )
+            if not -len(shape) <= axis < len(shape):
+                raise NetworkError(f"axis of {node} must be in [{-len(shape)}, {len(shape) - 1}], not {axis}")
+            if count != len(node.outputs):
+                raise NetworkError(f"num_outputs of {node} must be {len(node.outputs)}, the number of its outputs, not {count}")
             size = shape[axis]
             each = -(-size // count)
             parts = [max(min(each, size - at * each), 0) for at in range(count)]
@@ -653,15 +661,14 @@ class _Folder:
 
     def _groups(self, node: Node, attributes: dict[str, Any]) -> Node:
         """GroupNormalization of opset 20 or older, which has a scale and bias for each group, not for each channel."""
-        channels, groups = (*self._shape(node, 0), 0)[1], attributes.get("num_groups", 0)
-        arrays = [self.constants.get(name) for name in node.inputs[1:3]]
-        if groups < 1 or channels % groups or len(arrays) != 2 or any(array is None or array.values.shape != (groups,) for array in arrays):
-            raise NetworkError(
-                f"scale and bias of {node} must be constants, one for each of num_groups that divides {channels}, not others"
-            )
+        channels, groups = (*self._shape(node, 0), 0, 0)[1], attributes.get("num_groups", 0)
+        if groups < 1 or channels % groups:
+            raise NetworkError(f"num_groups of {node} must divide its {channels} channels, not be {groups}")
         names = []
-        for name, array in zip(("scale", "bias"), arrays, strict=True):
-            assert array is not None
+        for index, name in ((1, "scale"), (2, "bias")):
+            array = self.constants.get(node.inputs[index]) if self._shape(node, index) == (groups,) else None
+            if array is None:
+                raise NetworkError(f"{name} of {node} must be {groups} constants, one for each group, not others")
             names.append(self._fresh(f"{node.outputs[0]}/{name}"))
             self._constant(names[-1], replace(array, values=np.repeat(array.values, channels // groups)))
         return replace(node, inputs=(node.inputs[0], *names))

@@ -406,8 +406,8 @@ def _given(value: onnx.ValueInfoProto) -> Given:
     extents: list[int | str] = []
     for axis, extent in enumerate(tensor.shape.dim):
         named = not extent.HasField("dim_value") or extent.dim_value == -1  # which some tools write for a size left open
-        if not named and not 0 < extent.dim_value < LIMIT:
-            raise NetworkError(f"axis {axis} of graph input {value.name!r} must be a size of 1 to {LIMIT - 1}, not {extent.dim_value}")
+        if not named and not 0 <= extent.dim_value < LIMIT:
+            raise NetworkError(f"axis {axis} of graph input {value.name!r} must be a size of 0 to {LIMIT - 1}, not {extent.dim_value}")
         extents.append((_text(extent.dim_param) or "?") if named else extent.dim_value)
     return Given(tensor.elem_type, tuple(extents))
 
