@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -336,7 +337,7 @@ def test_second_operand_of_a_product_is_symmetric():
 @pytest.mark.parametrize(("kind", "scale"), [("Softmax", 2.0**-8), ("Sigmoid", 1 / 255)])
 def test_fixed_ranges(kind, scale):
     found = calibrate(graph([(kind, "x", "y")], {}), X)
-    assert parameters(found, "y") == (np.float32(scale), 0, TensorProto.UINT8)
+    assert parameters(found, "y") == (float(np.float32(scale)), 0, int(TensorProto.UINT8))
 
 
 def test_symmetric():
@@ -366,7 +367,9 @@ def test_only_gaps_are_filled():
     assert quantised(found) == {"x", "c", "r", "y"}
     again = [node for node in found.nodes if node.kind == "QuantizeLinear" and node.inputs[0] == "c"]
     assert len(again) == 2
-    assert {(float(found.constants[n.inputs[1]].values), int(found.constants[n.inputs[2]].values)) for n in again} == {(np.float32(0.1), 3)}
+    assert {(float(found.constants[n.inputs[1]].values), int(found.constants[n.inputs[2]].values)) for n in again} == {
+        (float(np.float32(0.1)), 3)
+    }
     full = calibrate(found, X)
     assert quantised(full) == quantised(found)
     assert len(full.nodes) == len(found.nodes)
@@ -375,9 +378,7 @@ def test_only_gaps_are_filled():
 def test_shapes_only():
     """Without weights there is nothing to run: every range is [-1, 1], and samples are not read."""
     known = graph([CONV, ("Relu", "c", "y")], WB)
-    hidden = known.constants | {"w": Array.unknown((5, 4, 3, 3))}
-    from dataclasses import replace
-
+    hidden = {**known.constants, "w": Array.unknown((5, 4, 3, 3))}
     found = calibrate(replace(known, constants=hidden), {})
     assert parameters(found, "y")[0] == np.float32(2 / 255)
     assert not found.constants["w/quantised"].known

@@ -15,6 +15,7 @@ from accel.errors import NetworkError
 from accel.graph.edit import Editor
 from accel.graph.graph import Array, Graph, Node
 from accel.graph.patterns import fuse
+from accel.quant import dequantise
 
 FILTERS = {"Conv": 0, "ConvTranspose": 1}  # axis of the weights along which the output's channels run
 
@@ -69,7 +70,7 @@ def fold_normalisation(graph: Graph) -> Graph:
 
 def _affine(editor: Editor, node: Node) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Gain and addend of each channel."""
-    arrays = [editor.array(node, index, what) for index, what in enumerate(("scale", "bias", "mean", "variance"), start=1)]
+    arrays = [_parameter(editor, node, index, what) for index, what in enumerate(("scale", "bias", "mean", "variance"), start=1)]
     if node.attributes.get("training_mode", 0) or any(node.outputs[1:]):
         raise NetworkError(f"training_mode of {node} must be 0, not 1: its statistics would be those of a batch")
     vectors = []
@@ -85,6 +86,20 @@ def _affine(editor: Editor, node: Node) -> tuple[NDArray[np.float64], NDArray[np
         raise NetworkError(f"variance of {node} must be above -epsilon, not {variance.min()}")
     gain = scale / np.sqrt(variance + epsilon)
     return gain, bias - mean * gain
+
+
+def _parameter(editor: Editor, node: Node, index: int, what: str) -> Array | None:
+    """Constant input, dequantised if need be: some quantisers take normalisation for a product with weights."""
+    name = editor.given(node, index)
+    made = next((each for each in editor.nodes if name in each.outputs), None)
+    if made is None or made.kind != "DequantizeLinear" or made.inputs[0] not in editor.constants:
+        return editor.array(node, index, what)
+    integers = editor.array(made, 0, what)
+    grid = editor.grid(made, 1, 2, axis=int(made.attributes.get("axis", 1)))
+    if integers is None or not integers.known:
+        return integers
+    axis = None if grid.axis is None else 0
+    return Array.of(dequantise(integers.values, grid.scale, grid.zero, axis)) if integers.values.ndim == 1 else integers
 
 
 def _fold_into(editor: Editor, place: int | None, node: Node) -> bool:
