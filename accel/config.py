@@ -179,7 +179,7 @@ class AcceleratorConfig(Config):
         return 2 * self.rows * self.add_stages + self.cols + self.mult_stages + self.add_stages + 3
 
 
-FUNCTIONS = ("exp2", "exp", "gaussian", "sigmoid", "tanh")
+FUNCTIONS = ("exp2", "exp", "gaussian", "sigmoid", "tanh", "erf")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,14 +191,15 @@ class FunctionConfig(Config):
     name : str
         What reports call this instance.
     function : str
-        ``"exp2"``, 2^-x of x >= 0; ``"exp"``, e^-x of x >= 0; ``"gaussian"``, e^(-x^2/2); ``"sigmoid"``, 1/(1 + e^-x); ``"tanh"``.
+        ``"exp2"``, 2^-x of x >= 0; ``"exp"``, e^-x of x >= 0; ``"gaussian"``, e^(-x^2/2); ``"sigmoid"``, 1/(1 + e^-x); ``"tanh"``;
+        ``"erf"``, 2/sqrt(pi) times the integral of e^(-t^2) from 0 to x.
     scale : float
         The unit computes function(scale * x), [2^-24, 2^24]. A Gaussian of constant width sigma is ``"exp"`` of the squared distance
         with scale 1/(2 sigma^2), and ``"gaussian"`` of the distance with scale 1/sigma.
     in_bits, in_frac : int
         Operand [bits], 8 to 24, and its fraction bits; unsigned for ``"exp2"`` and ``"exp"``, otherwise signed.
     out_bits, out_frac : int
-        Result [bits], 8 to 24, and its fraction bits; signed for ``"tanh"``, otherwise unsigned.
+        Result [bits], 8 to 24, and its fraction bits; signed for ``"tanh"`` and ``"erf"``, otherwise unsigned.
     error : float
         Largest absolute error over all operands; the datapath is the cheapest found that keeps it.
     luts : int
@@ -232,9 +233,14 @@ class FunctionConfig(Config):
         return FixedFormat(self.in_bits, self.in_frac, self.function not in ("exp2", "exp"))
 
     @property
+    def odd(self) -> bool:
+        """Whether the function is odd: it rises from -1 to 1."""
+        return self.function in ("tanh", "erf")
+
+    @property
     def result(self) -> FixedFormat:
         """Format of the result."""
-        return FixedFormat(self.out_bits, self.out_frac, self.function == "tanh")
+        return FixedFormat(self.out_bits, self.out_frac, self.odd)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -106,6 +106,7 @@ BLOCKS = {
         _function("gaussian", "2^-t, e^-u or e^(-d^2/2) to a stated error, combinational or pipelined", "exp2", "exp", "gaussian"),
         _function("sigmoid", "1/(1 + e^-x), likewise", "sigmoid"),
         _function("tanh", "hyperbolic tangent, likewise", "tanh"),
+        _function("erf", "error function, likewise", "erf"),
         Block("rbf_neuron", "Gaussian of the distance of a sample from a centre", NEURON, kind=RbfConfig, default="paper"),
         Block(
             "rbf_network", "neurons, all at once or in turns, their weighted sums and sigmoids", NETWORK, kind=RbfConfig, default="paper"

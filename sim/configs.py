@@ -30,7 +30,7 @@ VALUES: dict[type[Config], dict[str, tuple[Any, ...]]] = {
         "param_rows": (1, 3, 64),
     },
     FunctionConfig: {
-        "function": ("exp2", "exp", "gaussian", "sigmoid", "tanh"),
+        "function": ("exp2", "exp", "gaussian", "sigmoid", "tanh", "erf"),
         "scale": (1.0, 0.37, 3.0),
         "in_bits": (8, 9, 12),
         "in_frac": (0, 4, 9),

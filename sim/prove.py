@@ -70,7 +70,7 @@ def properties(config: FunctionConfig) -> dict[str, str]:
     falls, rises = f"x == {last} || next <= y", f"x == {last} || next >= y"
     if config.function == "sigmoid":
         return {"bounded": f"y <= {one}", "monotone": rises}
-    if config.function == "tanh":
+    if config.odd:
         return {"bounded": f"y <= {one} && y >= -{one}", "monotone": rises}
     if config.function == "gaussian":
         falls = f"x < 0 ? next >= y : {falls}"

@@ -45,7 +45,7 @@ def test_preset_is_its_file(kind, name):
 
 def test_presets_are_what_the_project_promises():
     assert presets.names() == ("edge-int8", "sat-vcu1525", "tiny")
-    assert {"gaussian", "gaussian-0016", "gaussian-0004", "gaussian-u", "gaussian-d", "sigmoid", "tanh"} < set(
+    assert {"gaussian", "gaussian-0016", "gaussian-0004", "gaussian-u", "gaussian-d", "sigmoid", "tanh", "erf"} < set(
         presets.names(FunctionConfig)
     )
     assert presets.names(RbfConfig) == ("paper", "shared", "tiny")
@@ -101,7 +101,7 @@ def test_wrong_value_names_field_rule_value_file_and_line(change, message):
 @pytest.mark.parametrize(
     ("kind", "change", "message"),
     [
-        (FunctionConfig, {"function": "sin"}, "function must be one of exp2, exp, gaussian, sigmoid, tanh, not 'sin'"),
+        (FunctionConfig, {"function": "sin"}, "function must be one of exp2, exp, gaussian, sigmoid, tanh, erf, not 'sin'"),
         (FunctionConfig, {"in_bits": 7}, r"in_bits must be an int in \[8, 24\], not 7"),
         (FunctionConfig, {"error": 0}, r"error must be a number in \[1e-07, 0.25\], not 0"),
         (FunctionConfig, {"luts": 5}, "luts must be one of 4, 6, not 5"),

@@ -139,7 +139,7 @@ def test_rtl_is_naive(path, stages):
 
 
 @pytest.mark.parametrize("stages", [0, 1, 2, 8])
-@pytest.mark.parametrize("name", ["exp2", "exp", "gaussian", "sigmoid", "tanh"])
+@pytest.mark.parametrize("name", ["exp2", "exp", "gaussian", "sigmoid", "tanh", "erf"])
 def test_every_operand(name, stages):
     """Golden model, naive twin and RTL."""
     config = FunctionConfig(function=name, in_bits=9, in_frac=5, out_bits=9, out_frac=8, error=0.02, stages=stages)

@@ -24,7 +24,11 @@ REALS = {
     "gaussian": lambda z: mpmath.exp(-z * z / 2),
     "sigmoid": lambda z: 1 / (1 + mpmath.exp(-z)),
     "tanh": mpmath.tanh,
+    "erf": mpmath.erf,
 }
+
+
+ODD = ("tanh", "erf")
 
 
 def real(config, x):
@@ -35,7 +39,7 @@ def real(config, x):
 
 def unit(of, **fields):
     """Make a configuration of 16 bits whose result holds the function."""
-    return FunctionConfig(**{"function": of, "out_frac": 15 if of == "tanh" else 16} | fields)
+    return FunctionConfig(**{"function": of, "out_frac": 15 if of in ODD else 16} | fields)
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -58,7 +62,7 @@ def check(config):
     assert found.max_error <= config.error
     assert config.result.lo <= min(y) <= max(y) <= min(config.result.hi, 1 << config.out_frac)
     match config.function:
-        case "sigmoid" | "tanh":
+        case "sigmoid" | "tanh" | "erf":
             assert y == sorted(y)
         case "exp" | "exp2":
             assert y == sorted(y, reverse=True)
@@ -81,7 +85,7 @@ def check(config):
 def test_every_method(name, method, error):
     """The figures of a design are true, and it is one of the method wanted."""
     config = unit(name, in_bits=12, in_frac=8, out_bits=12, out_frac=11, error=error, method=method)
-    if method == "base2" and name in ("sigmoid", "tanh"):
+    if method == "base2" and name in ("sigmoid", *ODD):
         with pytest.raises(ConfigError, match=f"^method must be one of auto, linear, table, searched for {name}, not 'base2'$"):
             design(config)
         return
@@ -94,7 +98,7 @@ def configs(draw):
     """Draw formats and targets of small operands; the targets at, above and below what the result's LSB allows."""
     name = draw(st.sampled_from(FUNCTIONS))
     out_bits = draw(st.integers(8, 24))
-    out_frac = min(24, max(1, out_bits - (name == "tanh") + draw(st.sampled_from([0, 0, 0, 1, -1, -3]))))
+    out_frac = min(24, max(1, out_bits - (name in ODD) + draw(st.sampled_from([0, 0, 0, 1, -1, -3]))))
     return FunctionConfig(
         function=name,
         scale=draw(st.sampled_from([1.0, 1.0, 0.3, 5.0, 2.0**-24, 2.0**24])),
@@ -153,7 +157,7 @@ def test_sixteen_bits(name):
 @pytest.mark.parametrize(("name", "error"), [("exp2", 1e-4), ("exp2", 1.5e-7), ("gaussian", 1.5e-7), ("tanh", 1e-6)])
 def test_twentyfour_bits(name, error):
     """Operands beyond those that can be tried at once."""
-    config = FunctionConfig(function=name, in_bits=24, in_frac=20, out_bits=24, out_frac=23 if name == "tanh" else 24, error=error)
+    config = FunctionConfig(function=name, in_bits=24, in_frac=20, out_bits=24, out_frac=23 if name in ODD else 24, error=error)
     x = np.sort(np.random.default_rng(0).integers(config.operand.lo, config.operand.hi, 1 << 20, endpoint=True))
     y = function(config, x)
     assert np.abs(y / 2**config.out_frac - truth(config, x)).max() <= design(config).max_error <= error

@@ -14,11 +14,11 @@ from accel.golden.function import function
 from accel.sim import prove as module
 from accel.sim.prove import prove
 
-NAMED = ["gaussian", "gaussian-0016", "gaussian-0004", "gaussian-u", "gaussian-d", "sigmoid", "tanh"]
+NAMED = ["gaussian", "gaussian-0016", "gaussian-0004", "gaussian-u", "gaussian-d", "sigmoid", "tanh", "erf"]
 
 
 def block(config: FunctionConfig) -> str:
-    return config.function if config.function in ("sigmoid", "tanh") else "gaussian"
+    return config.function if config.function in ("sigmoid", "tanh", "erf") else "gaussian"
 
 
 @pytest.mark.parametrize("name", NAMED)
@@ -84,7 +84,7 @@ endmodule
 
 
 def test_other_blocks_are_refused():
-    with pytest.raises(RangeError, match=r"^block must be one of gaussian, sigmoid, tanh, not 'stce'$"):
+    with pytest.raises(RangeError, match=r"^block must be one of gaussian, sigmoid, tanh, erf, not 'stce'$"):
         prove("stce", FunctionConfig())
 
 
@@ -92,4 +92,4 @@ def test_command(capsys):
     assert cli.main(["prove", "gaussian", "--set", "stages=3"]) == cli.Exit.OK
     assert "monotone" in capsys.readouterr().out
     assert cli.main(["prove", "stce"]) == cli.Exit.USER
-    assert "block must be one of gaussian, sigmoid, tanh, not 'stce'" in capsys.readouterr().err
+    assert "block must be one of gaussian, sigmoid, tanh, erf, not 'stce'" in capsys.readouterr().err

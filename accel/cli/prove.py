@@ -21,7 +21,7 @@ accel prove sigmoid --config my-sigmoid.yaml
 def add(commands: Any) -> None:
     """Add the subcommand."""
     parser = command(commands, "prove", prove, EXAMPLES)
-    parser.add_argument("block", metavar="BLOCK", help="gaussian, sigmoid or tanh")
+    parser.add_argument("block", metavar="BLOCK", help="gaussian, sigmoid, tanh or erf")
     add_config(parser, default=None)
 
 

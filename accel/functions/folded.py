@@ -130,7 +130,7 @@ def folded(network: Network, config: FunctionConfig) -> Datapath:
             total = build.border(build.bits(total, 0, width))
             known |= {first + place: build.bits(total, place, 1) for place in range(width)}
 
-    odd = config.function == "tanh"
+    odd = config.odd
     parts = [(known[bit], 1) for bit in network.result[: len(network.result) - odd]]
     pad = config.out_frac - network.frac
     if pad:

@@ -136,7 +136,7 @@ class Frame:
             beyond = self._rounded(self.target(np.array([2.0**self.reach, 2.0**self.whole])).mean())
             beyond = min(beyond, last) if self.falling else max(beyond, last)
             value = build.select(build.below(side, 1 << self.reach), value, build.constant(beyond))
-        if config.function in ("sigmoid", "tanh"):
+        if config.odd or config.function == "sigmoid":
             value = self._mirrored(build, value, build.bits(x, config.in_bits - 1, 1))
         pad = config.out_frac - self.frac
         value = build.scaled(value, pad)
@@ -169,7 +169,7 @@ class Frame:
             return build.select(negative, build.subtract(middle, value), build.add(middle, value))
         width = build.nodes[value].bits
         inverted = build.complement(value, negative)
-        if self.config.function == "tanh":
+        if self.config.odd:
             return build.subtract(inverted, build.scaled(negative, width))
         above = build.complement(negative, build.constant(1))
         return build.join((inverted, width), *[(negative, 1)] * (self.frac - 1 - width), (above, 1))

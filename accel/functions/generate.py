@@ -65,7 +65,7 @@ class Design:
 
 
 def design(config: FunctionConfig) -> Design:
-    """Find the cheapest datapath that keeps the error, is monotone and stays in [0, 1], tanh in [-1, 1].
+    """Find the cheapest datapath that keeps the error, is monotone and stays in [0, 1], odd ones in [-1, 1].
 
     Parameters
     ----------
@@ -186,7 +186,7 @@ def measure(config: FunctionConfig, path: Datapath) -> tuple[float, float, int |
     -------
     tuple or None
         Largest and mean absolute error, and the least magnitude from which on all results are zero, if there is one. None if the error
-        is not kept, or the results are not monotone (of a Gaussian in the magnitude), or leave their format or [0, 1] (of tanh [-1, 1]).
+        is not kept, or the results are not monotone (of a Gaussian in the magnitude), or leave their format or [0, 1] (odd ones [-1, 1]).
     """
     lo = 0 if config.function == "gaussian" else config.operand.lo
     count = config.operand.hi + 1 - lo
@@ -201,7 +201,7 @@ def _measure(config: FunctionConfig, path: Datapath, operands: Iterable[NDArray[
     """Run ascending operands."""
     even, falling = config.function == "gaussian", config.function in FALLING
     one = 1 << config.out_frac
-    bounds = max(-one if config.function == "tanh" else 0, config.result.lo), min(one, config.result.hi)
+    bounds = max(-one if config.odd else 0, config.result.lo), min(one, config.result.hi)
     worst = total = 0.0
     zero_from = 0
     before = [np.empty(0, np.int64)] * 2
