@@ -19,12 +19,17 @@ from accel.graph.graph import Graph
 from accel.graph.read import read
 
 
-def graph_of(proto: onnx.ModelProto, *, whole: bool = False) -> Graph:
-    """Read a model as :func:`accel.load` does, up to where it would be quantised."""
+def graph_of(proto: onnx.ModelProto) -> Graph:
+    """Take a model as far as :func:`accel.load` does before it looks for quantisers."""
+    return canonical(bind(read_model(proto)))
+
+
+def read_model(proto: onnx.ModelProto) -> Graph:
+    """Read a model as if from its file."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "test.onnx"
         onnx.save(proto, path)
-        return canonical(bind(read(path), None, whole, None))
+        return read(path)
 
 
 @dataclass

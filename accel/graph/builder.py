@@ -18,14 +18,11 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from accel.errors import NetworkError
 from accel.formats import FixedFormat, Rounding
 from accel.graph.graph import Graph, Node
 from accel.graph.network import Move, Operator, Port, Tensor, channels_last, inverse
 from accel.quant import dequantise
 from accel.special.lookup import Pointwise
-
-LIMIT = 1 << 31  # our choice [elements]: of one sample of a tensor, so that no shape alone can exhaust the memory
 
 Index = NDArray[np.signedinteger]
 Reals = NDArray[np.float64]
@@ -573,8 +570,6 @@ class Builder:
 
     def tensor(self, name: str, shape: tuple[int, ...], order: tuple[int, ...], form: Form) -> Tensor:
         """Add a tensor of this stored shape, its axes in this order of ONNX's, under a name of its own."""
-        if math.prod(shape) >= LIMIT:
-            raise NetworkError(f"size of {name!r} must be below {LIMIT} elements for each sample, not {math.prod(shape)}")
         name = _fresh(name, self.tensors)
         usual = order == channels_last(len(shape))
         self.tensors[name] = Tensor(name=name, shape=shape, order=None if usual else order, **asdict(form))

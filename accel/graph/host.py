@@ -49,9 +49,10 @@ def compute(builder: Builder, name: str, quantiser: Quantiser, output: str) -> A
         order = image_order(sample(shape)) if len(shape) == 4 else tuple(range(len(sample(shape))))
         stored = tuple(sample(shape)[axis] for axis in order)
         tensor = builder.tensor(output, stored, order, quantiser.form)
-        last = builder.writers[name]
+        last = builder.writers.get(name)  # none of a graph input
+        label, kind = (last.name, last.kind) if last else (output, "QuantizeLinear")
         inputs = tuple(each.name for each in island.inputs.values())
-        builder.operate(Host(name=last.name, kind=last.kind, inputs=inputs, output=tensor.name, graph=island.graph(result)))
+        builder.operate(Host(name=label, kind=kind, inputs=inputs, output=tensor.name, graph=island.graph(result)))
         builder.rounded[key] = Activation(tensor=tensor, shape=tuple(shape), real=False)
     return builder.rounded[key]
 
@@ -100,11 +101,13 @@ class _Island:
 
     def _enter(self, name: str, value: Activation) -> None:
         """Take in a tensor of the network, dequantised, in the shape it is seen in; integers become integers again."""
+        if value.index is None:  # the island reshapes it
+            value = replace(value, shape=(1, *value.tensor.onnx_shape))
         tensor = self.builder.own(value)
-        shape = (1, *tensor.onnx_shape)
+        shape, seen = (1, *tensor.onnx_shape), self.builder.graph.shapes.get(name, value.shape)
         steps: list[tuple[str, tuple[str, ...], dict[str, int]]] = []
-        if shape != value.shape:
-            self.constants[f"{name}/shape"] = Array.of(np.array(value.shape, np.int64))
+        if shape != seen:
+            self.constants[f"{name}/shape"] = Array.of(np.array(seen, np.int64))
             steps.append(("Reshape", (f"{name}/shape",), {}))
         kind = self.builder.graph.kinds.get(name, TensorProto.FLOAT)
         if not value.real and Form.of(tensor) in (WHOLE, REAL):

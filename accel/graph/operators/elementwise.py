@@ -328,9 +328,8 @@ UNARY = tuple(kind for kind in lookup.FUNCTIONS if kind not in ("Clip", "Pow", "
 @imports(*UNARY)
 def _unary(site: Site) -> Value:
     attributes = {name: value for name, value in site.node.attributes.items() if isinstance(value, int | float | str)}
-    for name, value in attributes.items():
-        if not isinstance(value, str):
-            attributes[name] = site.number(name, 0.0)
+    for name in attributes.keys() - {"approximate"}:
+        attributes[name] = site.number(name, 0.0)
     try:
         function = lookup.FUNCTIONS[site.kind](**attributes)
     except RangeError as error:

@@ -29,10 +29,8 @@ def _quantize_linear(site: Site) -> Value:
         case Source(kind=kind) if kind in FLOATS and quantiser.rounding is Rounding.HALF_EVEN:
             received = site.builder.receive(value, quantiser.form, site.output, real=True)
             return received if quantiser.plain else _round(site, replace(received, real=True), quantiser)
-        case Source(kind=kind) if kind in FLOATS:
-            return host.compute(site.builder, value.name, quantiser, site.output)
-        case Float():
-            return host.compute(site.builder, value.name, quantiser, site.output)
+        case Float() | Source() if isinstance(value, Float) or value.kind in FLOATS:
+            return host.compute(site.builder, site.node.inputs[0], quantiser, site.output)
         case Draft():
             return site.rounded(value, quantiser)
         case Activation(real=True):

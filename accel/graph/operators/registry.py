@@ -40,7 +40,7 @@ TYPES: dict[int, tuple[int, bool]] = {  # width and sign of the integers an acti
     TensorProto.UINT16: (16, False),
     TensorProto.INT16: (16, True),
 }
-WIDE = (TensorProto.INT32, TensorProto.INT64)  # integers that only results and indices hold
+KINDS: dict[type, str] = {int: "an integer", float: "a number", str: "a text", list: "a list"}  # of attributes
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
 
 
@@ -86,22 +86,26 @@ class Site:
     # Attributes.
 
     def attribute(self, name: str, default: Any) -> Any:
-        """Value of an attribute, or the default."""
-        return self.node.attributes.get(name, default)
+        """Value of an attribute, or the default, whose type it must have."""
+        value = self.node.attributes.get(name, default)
+        for kind, what in KINDS.items():
+            if isinstance(default, kind) and not isinstance(value, kind):
+                raise NetworkError(f"{name} of {self} must be {what}, not {value!r}")
+        return value
 
     def number(self, name: str, default: float) -> float:
         """Value of an attribute that is a finite number."""
         value = self.attribute(name, default)
-        if not isinstance(value, int | float) or not math.isfinite(value):
+        if not math.isfinite(value):
             raise NetworkError(f"{name} of {self} must be finite, not {value}")
         return float(value)
 
     def integers(self, name: str, default: tuple[int, ...], least: int) -> tuple[int, ...]:
         """Value of an attribute of as many integers as the default, none below `least`."""
-        values = tuple(self.attribute(name, default))
-        if len(values) != len(default) or min(values) < least:
-            raise NetworkError(f"{name} of {self} must be {len(default)} integers of at least {least}, not {list(values)}")
-        return values
+        values = self.attribute(name, list(default))
+        if len(values) != len(default) or any(type(value) is not int or value < least for value in values):
+            raise NetworkError(f"{name} of {self} must be {len(default)} integers of at least {least}, not {values}")
+        return tuple(values)
 
     def choice(self, name: str, default: str, *others: str) -> str:
         """Value of an attribute that is one of some texts."""
