@@ -21,6 +21,7 @@ from tests.qdq import Model, read_model
 RNG = np.random.default_rng(3)
 X = {"x": RNG.normal(size=(5, 4)).astype(np.float32)}
 W = RNG.normal(size=(4, 3)).astype(np.float32)
+BOUND = 2 * 4 * 2.0**-24 * (np.abs(X["x"]) @ np.abs(W))  # of two float32 sums of four products: a rounding each, of all magnitudes
 
 
 def small() -> Graph:
@@ -45,9 +46,7 @@ def backend(request, monkeypatch) -> str:
 def test_beside_numpy(backend):
     found = evaluate.run(small(), X, ["m_out", "r_out", "a_out", "x", "constant0"])
     product = X["x"] @ W
-    # four products of 24 bits, summed in any order: 4 roundings of 2**-24 of the sum of magnitudes
-    bound = 4 * 2.0**-24 * (np.abs(X["x"]) @ np.abs(W))
-    assert (np.abs(found["m_out"] - product) <= bound).all()
+    assert (np.abs(found["m_out"] - product) <= BOUND).all()
     np.testing.assert_array_equal(found["r_out"], np.maximum(found["m_out"], 0))
     np.testing.assert_array_equal(found["a_out"], found["r_out"].argmax(1)[:, None])
     np.testing.assert_array_equal(found["x"], X["x"])
@@ -89,7 +88,8 @@ def test_constants_too_large_for_a_model_are_fed(monkeypatch, backend):
     monkeypatch.setattr(evaluate, "LARGE", 1)
     session = evaluate.Session(small())
     assert "constant0" in session.fed
-    np.testing.assert_array_equal(evaluate.run(small(), X)["r_out"], wanted)
+    # onnxruntime sums in another order where it knows the weights before
+    assert (np.abs(evaluate.run(small(), X)["r_out"] - wanted) <= BOUND).all()
 
 
 KINDS = {TensorProto.INT8: (-128, 127), TensorProto.UINT8: (0, 255), TensorProto.INT16: (-32768, 32767), TensorProto.UINT16: (0, 65535)}
