@@ -132,6 +132,9 @@ def test_npy_input(capsys, model, inputs, tmp_path):
             ["cosim", "gaussian", "lfsr", "rbf_neuron", "sigmoid", "--config", "tiny"],
             r"config must be given with blocks of one kind, not with gaussian \(FunctionConfig\) and lfsr .* and rbf_neuron \(Rbf.*\)",
         ),
+        (["cosim", "lfsr", "--tiles"], "tiles must be given with a network, not alone"),
+        (["cosim", "--pattern", "2:4"], "pattern must be given with a network, not alone"),
+        (["cosim", "--network", "MODEL", "--pattern", "24"], "pattern must be N:M such as 2:8, not '24'"),
         (["cosim", "--set", "stages=2"], r"set must be given with blocks of one kind, not with uspe \(AcceleratorConfig\) and .*"),
         (["cosim", "gaussian", "sigmoid", "--config", "tanh"], "function must be one of exp2, exp, gaussian for .* gaussian, not 'tanh'"),
         (["cosim", "--network", "MODEL", "--config", "gaussian"], "config must be one of edge-int8, .*, not 'gaussian'"),
@@ -239,6 +242,14 @@ def compared(block="core", waveform=None):
         block=block, config="tiny", simulator="verilator", seed=0, cases=7, words=241, cycles=999, spans=(), build_seconds=0.0,
         run_seconds=0.0, waveform=waveform,
     )  # fmt: skip
+
+
+def test_cosim_of_tiles(capsys):
+    code, out, err = run(capsys, "cosim", "--network", "digits-cnn", "--tiles", "--pattern", "2:4")
+    assert code == 0
+    assert "a tile of every layer of digits-cnn through the Verilog of the core of tiny on verilator" in err
+    assert re.search(r"^conv1 +rows \d+\.\.\d+, channels \d+\.\.\d+, [ow]s +[\d,]+ +0$", out, re.MULTILINE)
+    assert out.endswith("output rows compared\n")
 
 
 def test_cosim_of_blocks(capsys, monkeypatch, tmp_path):

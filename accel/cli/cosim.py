@@ -17,6 +17,7 @@ accel cosim gaussian sigmoid --set stages=3
 accel cosim stce postprocess --config tiny --simulator icarus
 accel cosim stce --cases 2000 --seed 7 --waves
 accel cosim --network digits-cnn --config edge-int8
+accel cosim --network resnet18 --tiles --config edge-int8
 """
 
 
@@ -27,9 +28,11 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--network", metavar="NETWORK", help="instead of blocks: an ONNX file or a name of `accel list networks`, one random sample"
     )
+    parser.add_argument("--tiles", action="store_true", help="of the network, a random tile of every layer instead of every tile")
+    parser.add_argument("--pattern", metavar="N:M", help="of the network, prune eligible layers as `accel simulate --pattern` does")
     add_config(parser, default=None)
     parser.add_argument("--simulator", metavar="S", default="verilator", help="verilator or icarus (default: %(default)s)")
-    parser.add_argument("--seed", metavar="S", type=int, default=0, help="of the random cases (default: %(default)s)")
+    parser.add_argument("--seed", metavar="S", type=int, default=0, help="of cases, samples, tiles and weights (default: %(default)s)")
     parser.add_argument("--cases", metavar="N", type=int, help=f"random cases per block (default: {CASES})")
     parser.add_argument("--waves", action="store_true", help="keep a waveform of the whole run; of a case that differs one is kept anyway")
     parser.add_argument(
@@ -47,6 +50,9 @@ def cosim(args: argparse.Namespace) -> None:
         raise RangeError(f"network must be given without blocks, not with {' '.join(args.blocks)}")
     if args.network and args.cases is not None:
         raise RangeError(f"cases must be given with blocks, not with a network: {args.cases}")
+    for option in ("tiles", "pattern"):
+        if getattr(args, option) and not args.network:
+            raise RangeError(f"{option} must be given with a network, not alone")
     if args.seed < 0:
         raise RangeError(f"seed must be 0 or more, not {args.seed}")
     if args.waves:
@@ -81,17 +87,30 @@ def _network(args: argparse.Namespace) -> None:
     from accel.graph import load
     from accel.sim.harness import check_tools
     from accel.sim.program import cosim_network as run
+    from accel.sim.tiles import cosim_tiles
+    from accel.sparsity import Pattern
 
     config = configuration(args, AcceleratorConfig, "tiny")
     check_tools(args.simulator)  # before any work
-    network, rng = load(args.network), np.random.default_rng(args.seed)
+    pattern = Pattern.parse(args.pattern) if args.pattern else None
+    network, rng = load(args.network, seed=args.seed), np.random.default_rng(args.seed)
     inputs = {}
     for port in network.inputs:
         tensor = network.tensors[port.tensor]
         sample = rng.integers(tensor.format.lo, tensor.format.hi, (1, *tensor.shape), endpoint=True)
         inputs[port.name] = tensor.dequantise(sample) if port.real else tensor.to_onnx(sample)
-    say(f"{network.name} through the Verilog of the core of {config.name} on {args.simulator}, one random sample of seed {args.seed}")
-    found = run(network, config, inputs, simulator=args.simulator, waves=args.waves, out=args.out)
+    what = "a tile of every layer of " if args.tiles else ""
+    say(f"{what}{network.name} through the Verilog of the core of {config.name} on {args.simulator}, one random sample of seed {args.seed}")
+    if args.tiles:
+        tell = Progress(f"tiles of {network.name}")
+        sampled = cosim_tiles(
+            network, config, inputs, pattern=pattern, seed=args.seed, simulator=args.simulator, out=args.out, progress=tell
+        )
+        rows = [[layer, tile, cycles, 0] for layer, tile, cycles in sampled.tiles]
+        print(table(["layer", "tile", "cycles, counted and measured", "differences"], rows))
+        print(f"\n{sampled.hardware.words:,} output rows compared")
+        return
+    found = run(network, config, inputs, pattern=pattern, simulator=args.simulator, waves=args.waves, out=args.out)
     _waveform(network.name, found.hardware.waveform)
     rows = [[name, cycles, 0] for name, cycles in found.layers.items()]
     print(table(["layer", "cycles, simulated and measured", "differences"], rows))
