@@ -373,16 +373,20 @@ class Draft(Placed):
 
         The channels stay last. Rows may be split into other axes, as the operators ask only how many there are.
         """
-        seen = sample(self.shape)
         if self.natural:
             return self.extents, self.order
+        found = self.flat
+        return found if found and found[0][-1] == self.extents[-1] else None
+
+    @property
+    def flat(self) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+        """Stored shape and axes in which the shape it is seen in has the elements one behind the other as the result does."""
+        seen, size = sample(self.shape), math.prod(self.extents)
         places = self.places.reshape(seen)
-        size = math.prod(self.extents)
         steps = [int(places.take(1, axis).flat[0] - places.flat[0]) if extent > 1 else size for axis, extent in enumerate(seen)]
         for order in (tuple(range(len(seen))), tuple(sorted(range(len(seen)), key=lambda axis: -steps[axis]))):
-            stored = tuple(seen[axis] for axis in order)
-            if stored[-1] == self.extents[-1] and np.array_equal(places.transpose(order).ravel(), np.arange(size)):
-                return stored, order
+            if np.array_equal(places.transpose(order).ravel(), np.arange(size)):
+                return tuple(seen[axis] for axis in order), order
         return None
 
     @property
@@ -549,12 +553,11 @@ class Builder:
         """Make an operator of a draft; the same form again gives the same integers."""
         key = (draft, quantiser)
         if key not in self.rounded:
-            lies, label = draft.lies, name
-            index = None
+            lies, label, index = draft.lies, name, None
             if lies is None:  # the tensor is not ONNX's, but one whose elements are ONNX's elsewhere
-                lies, label, index = (draft.extents, draft.order), f"{name}/stored", draft.index
-            output = self.tensor(label, *lies, quantiser.form)
-            self.rounded[key] = Activation(tensor=output, shape=draft.shape, index=index, real=False)
+                label, index = f"{name}/stored", draft.index
+            output = self.tensor(label, *(lies or (draft.extents, draft.order)), quantiser.form)
+            result = Activation(tensor=output, shape=draft.shape, index=index, real=False)
             common = {
                 "name": draft.name,
                 "kind": draft.kind,
@@ -566,6 +569,11 @@ class Builder:
                 "rounding": quantiser.rounding,
             }
             self.operate(draft.build(draft, output, common))
+            flat = draft.flat if lies is None else None
+            if flat:  # at once, so that nothing behind it is flat
+                moved = self.move((output,), np.arange(output.size).reshape(flat[0]), order=flat[1], name=name)
+                result = Activation(tensor=moved, shape=draft.shape, real=False)
+            self.rounded[key] = result
         return self.rounded[key]
 
     def tensor(self, name: str, shape: tuple[int, ...], order: tuple[int, ...], form: Form) -> Tensor:
