@@ -21,7 +21,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from accel.cli.exact import Exact, exact
+from accel.cli.exact import Exact, results
 from accel.cli.terminal import table
 from accel.config import AcceleratorConfig
 from accel.engine import compute, simulate
@@ -462,8 +462,8 @@ class _Trace:
     @property
     def wanted(self) -> list[str]:
         """Tensors of the graph to look at."""
-        tables = [operator.output for operator in self.network.operators if isinstance(operator, Lookup)]
-        before = [self.quantisers[name].inputs[0] for name in tables if name in self.quantisers]
+        without = [operator.output for operator in self.network.operators if isinstance(operator, Lookup | Host)]  # a formula
+        before = [self.quantisers[name].inputs[0] for name in without if name in self.quantisers]
         return list(dict.fromkeys([*sorted(self.held), *self.fixed.values(), *self.moved.values(), *before]))
 
     def losses(self, original: Graph | None) -> dict[str, Loss]:
@@ -517,26 +517,51 @@ class _Step:
         name, own = layer.output.name, not self.own.isdisjoint(stated.inputs)
         inputs = [self.known[each] for each in stated.inputs]
         values, lost = compute(self.config, layer, inputs)
-        ours = values.astype(np.int64)
+        ours = values.astype(np.int64).reshape(1, *layer.output.shape)
         check.overflows += lost
         theirs = None if own or pruned else self.known.get(name)
-        differing = check.compare(ours, theirs)
+        check.compare(ours, theirs)
         if name not in self.known:
             self.known[name] = ours
             if own or not (isinstance(stated, Move) or self._elsewhere(check, layer.output, ours)):
                 self.own.add(name)
-        result = exact(stated, self.config, (*layer.inputs, layer.output), inputs)
+        result = results(stated, self.config, (*layer.inputs, layer.output), inputs)
         if result is not None:
             lo, hi, zero, rounding = -math.inf, math.inf, 0, Rounding.HALF_EVEN
             if isinstance(stated, Arithmetic):
                 lo, hi, zero, rounding = stated.lo, stated.hi, stated.zero_point, stated.rounding
             _judge(check, result, ours - zero, None if theirs is None else theirs - zero, (lo - zero, hi - zero), rounding)
             return
-        check.rounded = None
-        if isinstance(stated, Lookup) and theirs is not None and name in self.trace.quantisers:
-            self._table(check, stated, layer, ours)
-        elif isinstance(stated, Host):
-            check.unexplained += differing  # the same operators of the same runtime
+        real = None if theirs is None else self._real(layer.output)
+        if real is None:
+            check.rounded = None
+            return
+        reals, (lo, hi), rounding = real
+        float32 = np.asarray(FLOAT * np.abs(reals).max(initial=0))
+        units = self._units(stated, layer) if isinstance(stated, Lookup) else 0.0
+        zero = layer.output.zero_point
+        _judge(check, Exact(reals, units + float32, float32), ours - zero, None, (lo - zero, hi - zero), rounding)
+
+    def _real(self, tensor: Tensor) -> tuple[NDArray[np.float64], tuple[int, int], Rounding] | None:
+        """Find the reals that onnxruntime quantises to a tensor [LSB], bounds and rounding: of what no formula says."""
+        lo, hi, rounding = tensor.format.lo, tensor.format.hi, Rounding.HALF_EVEN
+        if tensor.name in self.trace.quantisers:
+            node = self.trace.quantisers[tensor.name]
+            source, rounding = node.inputs[0], Rounding(node.attributes.get("rounding", "half_even"))
+            lo, hi = (node.attributes.get(name, end + tensor.offset) - tensor.offset for name, end in (("lo", lo), ("hi", hi)))
+        elif tensor.name in self.trace.fixed:
+            source = self.trace.fixed[tensor.name]
+        else:
+            return None
+        values = np.asarray(self.found[source], np.float64).reshape(1, *tensor.onnx_shape)
+        return values.transpose(0, *(axis + 1 for axis in tensor.axes)) / tensor.scale, (lo, hi), rounding
+
+    def _units(self, operator: Lookup, layer: Layer) -> float:
+        """Find what the units of a table add to its rounding [LSB]: their error, enlarged by an operand that multiplies them."""
+        (source,), output = layer.inputs, layer.output
+        reach = max(abs(end - source.zero_point) for end in (source.format.lo, source.format.hi)) * source.scale
+        steep = 1.0 if operator.kind in STEEP else max(reach, 1.0)
+        return sum(error(name, max(source.bits, output.bits)) for name in operator.units) * steep / output.scale
 
     def _elsewhere(self, check: Check, tensor: Tensor, ours: NDArray[np.int64]) -> bool:
         """Compare with integers that lie in other places in the graph, both in ascending order; whether they are the same."""
@@ -547,27 +572,6 @@ class _Step:
             return False
         check.elements -= ours.size
         return not check.compare(np.sort(ours, axis=None), np.sort(theirs.astype(np.int64) - tensor.offset, axis=None))
-
-    def _table(self, check: Check, operator: Lookup, layer: Layer, ours: NDArray[np.int64]) -> None:
-        """Judge a table by the float value that onnxruntime quantises: rounded once, and of units, whose error it states."""
-        tensor, (source,), node = layer.output, layer.inputs, self.trace.quantisers[layer.output.name]
-        values = np.asarray(self.found[node.inputs[0]], np.float64).reshape(1, *tensor.onnx_shape)
-        real = values.transpose(0, *(axis + 1 for axis in tensor.axes)) / tensor.scale
-        half = 1 << (source.bits - 1)
-        reach = max(abs(-half - source.zero_point), half - 1 - source.zero_point) * source.scale
-        steep = 1.0 if operator.kind in STEEP else max(reach, 1.0)
-        unit = sum(error(name, max(source.bits, tensor.bits)) for name in operator.units) * steep / tensor.scale
-        float32 = FLOAT * (np.abs(real) + max(reach, 1.0) / tensor.scale)
-        lo, hi = (
-            node.attributes.get(name, end + tensor.offset) - tensor.offset for name, end in zip(("lo", "hi"), _ends(tensor), strict=True)
-        )
-        zero = tensor.zero_point
-        rounding = Rounding(node.attributes.get("rounding", "half_even"))
-        _judge(check, Exact(real, unit + float32, float32), ours - zero, None, (lo - zero, hi - zero), rounding)
-
-
-def _ends(tensor: Tensor) -> tuple[int, int]:
-    return tensor.format.lo, tensor.format.hi
 
 
 def _judge(

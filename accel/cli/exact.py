@@ -3,9 +3,9 @@
 Everything is taken from the definitions in :mod:`accel.graph.network`, in float64, which holds every sum of products exactly (they stay
 below 2**53); nothing is shared with lowering, kernels or engine, so that their faults show.
 
-The accelerator: a factor becomes the nearest multiplier of `mult_bits` bits, off by at most 2**-mult_bits of itself or 2**-64
-(:func:`accel.quant.nearest_multiplier`); a weighted sum brings its factors to whole coefficients, each off by at most a half of their last
-place (:mod:`accel.schedule.lower`); operators in fixed point state their own bound (:mod:`accel.special`).
+The accelerator: a factor becomes the nearest multiplier of `mult_bits` bits, which is found here once more; a weighted sum brings its
+factors to whole coefficients, each off by at most a half of their last place (:mod:`accel.schedule.lower`); operators in fixed point state
+their own bound (:mod:`accel.special`).
 
 float32, of unit roundoff u = 2**-24: a sum of k products whose operands were rounded once each is off by at most (k + 2) * u, to first
 order, of the sum of their magnitudes, in whatever order it is summed; the steps around it, scale, bias, gain and quotient, round once each,
@@ -17,13 +17,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import singledispatch
+from fractions import Fraction
+from functools import lru_cache, singledispatch
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from accel.config import AcceleratorConfig
+from accel.golden.arithmetic import MAX_SHIFT
 from accel.graph.network import (
     ArgMax,
     Arithmetic,
@@ -44,12 +46,12 @@ from accel.graph.network import (
 )
 from accel.isa import COEFFICIENT_BITS
 from accel.special import divide, layer_norm, multiply, softmax
-from accel.special.integers import worst_rounding
+from accel.special.integers import nearest, worst_rounding
 
 ROUNDOFF = 2.0**-24  # of float32
 OTHER = 16  # our choice: roundings around a sum of products, twice as many as there are
 BLOCK = 1 << 22  # our choice: elements of the largest matrix held at once
-DOUBLE = 2.0**-48  # what float64 adds, relative to the magnitudes
+DOUBLE = 2.0**-50  # what the roundings of float64 add, relative to the magnitudes
 
 Reals = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -61,7 +63,7 @@ class Exact:
 
     Parameters
     ----------
-    real : float64, shape (1, *output shape)
+    real : float64, as many elements as the output
         Before rounding, the zero point and bounds [output LSB].
     ours, theirs : float64, broadcasts with `real`
         How far the accelerator and float32 may be from it before they round [output LSB].
@@ -93,9 +95,27 @@ def exact(operator: Operator, config: AcceleratorConfig, tensors: Sequence[Tenso
     return None
 
 
-def _factor(config: AcceleratorConfig, real: Reals, magnitude: Reals) -> Reals:
-    """Find what a multiplier adds: of the product, and of the sum before it at the greatest shift."""
-    return np.abs(real) * 2.0**-config.mult_bits + magnitude * 2.0**-64
+def results(operator: Operator, config: AcceleratorConfig, tensors: Sequence[Tensor], values: Sequence[Integers]) -> Exact | None:
+    """Compute :func:`exact` in the shape of the output, (1, *output shape), which may split or join axes of the operator's own."""
+    found, shape = exact(operator, config, tensors, values), (1, *tensors[-1].shape)
+    if found is None:
+        return None
+    ours, theirs = (np.broadcast_to(each, found.real.shape).reshape(shape) for each in (found.ours, found.theirs))
+    return Exact(found.real.reshape(shape), ours, theirs)
+
+
+@lru_cache(maxsize=1 << 16)
+def _relative(factor: float, bits: int) -> float:
+    """Find by how much the nearest multiplier of a factor is off, relatively, and what float64 adds unless it is a power of two."""
+    mult, shift = nearest(abs(factor), bits, MAX_SHIFT)
+    off = abs(Fraction(mult, 1 << shift) / Fraction(abs(factor)) - 1)
+    return float(off) + (0.0 if math.frexp(factor)[0] == 0.5 else DOUBLE)
+
+
+def _factor(config: AcceleratorConfig, real: Reals, factor: Reals | float) -> Reals:
+    """Find what the multipliers of the factors, one or one for each channel, add to a product [output LSB]."""
+    relative = np.array([_relative(each, config.mult_bits) for each in np.ravel(factor).tolist()])
+    return np.asarray(np.abs(real) * relative.reshape(np.shape(factor)))
 
 
 def _images(tensor: Tensor, values: Integers) -> Reals:
@@ -130,21 +150,18 @@ def _(operator: MatrixProduct, config: AcceleratorConfig, tensors: Sequence[Tens
         for source, absolute, target in ((raw, False, sums), (size, True, sizes)):
             seen = np.stack([_seen(source, operator.window, row, columns) for row in range(start, min(start + step, rows))])
             grouped = seen.reshape(-1, operator.window.taps, operator.groups, width).transpose(2, 0, 1, 3)
-            found = grouped.reshape(operator.groups, -1, operator.reduction) @ (np.abs(matrices) if absolute else matrices).mT
-            target[start : start + step] = found.transpose(1, 0, 2).reshape(-1, columns, operator.filters)
-    shape = (1, *tensors[-1].shape)
+            products = grouped.reshape(operator.groups, -1, operator.reduction) @ (np.abs(matrices) if absolute else matrices).mT
+            target[start : start + step] = products.transpose(1, 0, 2).reshape(-1, columns, operator.filters)
     factor, bias = operator.multiplier, operator.bias.astype(np.float64)
     true = bias + operator.padding * matrices.sum(axis=2).ravel()  # the bias without the zero point that is folded in
-    return _product(config, (sums + bias) * factor, sums + bias, (sizes + np.abs(true)) * factor, factor, operator.reduction, shape)
+    found = _product(config, sums + bias, sizes + np.abs(true), factor, operator.reduction)
+    return Exact(found.real, found.ours, found.theirs + 0.5 * factor)
 
 
-def _product(
-    config: AcceleratorConfig, real: Reals, acc: Reals, size: Reals, factor: Reals | float, k: int, shape: tuple[int, ...]
-) -> Exact:
-    """Results of a matrix product: its bias is a whole number of products, that of the graph perhaps not."""
-    ours = _factor(config, real, np.abs(acc)) + np.abs(real) * DOUBLE
-    theirs = (k + OTHER) * ROUNDOFF * size + 0.5 * np.asarray(factor)
-    return Exact(real.reshape(shape), ours.reshape(shape), theirs.reshape(shape))
+def _product(config: AcceleratorConfig, sums: Reals, size: Reals, factor: Reals | float, k: int) -> Exact:
+    """Scale sums of k products, whose magnitudes add up to `size`."""
+    real = sums * factor
+    return Exact(real, _factor(config, real, factor), (k + OTHER) * ROUNDOFF * size * factor)
 
 
 @exact.register
@@ -152,14 +169,11 @@ def _(operator: TransposedConvolution, config: AcceleratorConfig, tensors: Seque
     if operator.weights is None or operator.bias is None or operator.multiplier is None:
         return None
     image = _images(tensors[0], values[0]) - operator.input_zero
-    bias = operator.bias.astype(np.float64)
-    sums, sizes = (
-        _spread(operator, image, operator.weights) + bias,
-        _spread(operator, np.abs(image), np.abs(operator.weights)) + np.abs(bias),
-    )
-    factor, shape = operator.multiplier, (1, *tensors[-1].shape)
-    k = operator.window.taps * operator.channels // operator.groups
-    return _product(config, sums * factor, sums, sizes * factor, factor, k, shape)
+    bias, factor = operator.bias.astype(np.float64), operator.multiplier
+    sums = _spread(operator, image, operator.weights) + bias
+    size = _spread(operator, np.abs(image), np.abs(operator.weights)) + np.abs(bias)
+    found = _product(config, sums, size, factor, operator.window.taps * operator.channels // operator.groups)
+    return Exact(found.real, found.ours, found.theirs + 0.5 * factor)
 
 
 def _spread(operator: TransposedConvolution, image: Reals, weights: NDArray[np.signedinteger[Any]]) -> Reals:
@@ -182,9 +196,7 @@ def _spread(operator: TransposedConvolution, image: Reals, weights: NDArray[np.s
 def _(operator: DynamicProduct, config: AcceleratorConfig, tensors: Sequence[Tensor], values: Sequence[Integers]) -> Exact:
     a, b = (value.astype(np.float64) - zero for value, zero in zip(values, operator.zero_points, strict=True))
     b = b.mT if operator.transposed else b
-    sums, sizes, factor = a @ b, np.abs(a) @ np.abs(b), operator.multiplier
-    found = _product(config, sums * factor, sums, sizes * factor, factor, a.shape[-1], sums.shape)
-    return Exact(found.real, found.ours, found.theirs - 0.5 * factor)  # it has no bias
+    return _product(config, a @ b, np.abs(a) @ np.abs(b), operator.multiplier, a.shape[-1])
 
 
 @exact.register
@@ -197,13 +209,14 @@ def _(operator: Sum, config: AcceleratorConfig, tensors: Sequence[Tensor], value
     real = gain * sum(parts) + offset
     top = max(map(abs, operator.multipliers))
     places = _places(operator, config, tensors, top, float(np.abs(offset / gain).max()))
-    if places is None:
-        coarse = np.zeros_like(real)
-    else:
-        coarse = gain * top * 2.0 ** -(places + 1) * (sum(map(np.abs, inputs)) + 1)
+    last = gain * top * 2.0 ** -(places or 0)  # what a coefficient's last place is worth
     size = gain * sum(map(np.abs, parts)) + np.abs(offset)
-    ours = coarse + _factor(config, np.abs(real) + coarse, size / (gain * top) * 2.0 ** (places or 0)) + size * DOUBLE
-    return Exact(real, ours, OTHER * ROUNDOFF * size)
+    theirs = OTHER * ROUNDOFF * size
+    if places is None:
+        real = last * sum(math.copysign(1, multiplier) * x for x, multiplier in zip(inputs, operator.multipliers, strict=True))
+        return Exact(real, _factor(config, real, last), theirs)
+    coarse = last / 2 * (sum(map(np.abs, inputs)) + 1)
+    return Exact(real, coarse + _factor(config, np.abs(real) + coarse, last) + size * DOUBLE, theirs)
 
 
 def _places(operator: Sum, config: AcceleratorConfig, tensors: Sequence[Tensor], top: float, offset: float) -> int | None:
@@ -225,9 +238,8 @@ def _(operator: MaxPool, config: AcceleratorConfig, tensors: Sequence[Tensor], v
     rows, columns = operator.window.positions(*image.shape[:2])
     padded = _padded(image, operator.window, -math.inf)
     best = np.stack([_seen(padded, operator.window, row, columns).max(axis=(1, 2)) for row in range(rows)])
-    best = best.reshape(1, *tensors[-1].shape)
     real = best * operator.multiplier
-    return Exact(real, _factor(config, real, np.abs(best)) + np.abs(real) * DOUBLE, OTHER * ROUNDOFF * np.abs(real))
+    return Exact(real, _factor(config, real, operator.multiplier), OTHER * ROUNDOFF * np.abs(real))
 
 
 @exact.register
@@ -240,12 +252,7 @@ def _(operator: AveragePool, config: AcceleratorConfig, tensors: Sequence[Tensor
         padded = _padded(of, operator.window, 0)
         return np.stack([_seen(padded, operator.window, row, columns).sum(axis=(1, 2)) for row in range(rows)])
 
-    shape = (1, *tensors[-1].shape)
-    sums, size = total(image), total(np.abs(image)) * factor
-    real = sums * factor
-    ours = _factor(config, real, np.abs(sums)) + np.abs(real) * DOUBLE
-    theirs = (operator.window.taps + OTHER) * ROUNDOFF * size
-    return Exact(real.reshape(shape), ours.reshape(shape), theirs.reshape(shape))
+    return _product(config, total(image), total(np.abs(image)), factor, operator.window.taps)
 
 
 def _ends(operator: Arithmetic) -> dict[str, Any]:
@@ -326,7 +333,7 @@ def _(operator: Move, config: AcceleratorConfig, tensors: Sequence[Tensor], valu
 def _(operator: ArgMax, config: AcceleratorConfig, tensors: Sequence[Tensor], values: Sequence[Integers]) -> Exact:
     x = values[0][..., ::-1] if operator.last else values[0]
     first = x.argmax(axis=-1)
-    return _whole((x.shape[-1] - 1 - first if operator.last else first).reshape(1, *tensors[-1].shape))
+    return _whole(x.shape[-1] - 1 - first if operator.last else first)
 
 
 def _whole(values: Integers) -> Exact:
