@@ -9,7 +9,6 @@ import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -104,8 +103,9 @@ def load(
     if seed is not None and (type(seed) is not int or not 0 <= seed < 1 << 32):
         raise ConfigError(f"seed must be an int of 0 to {(1 << 32) - 1}, not {seed!r}")
     if type(source).__module__.partition(".")[0] != "builtins" and hasattr(source, "state_dict"):
-        export = import_module("accel.graph.module").export
-        return _network(export(source, example), constants, calibration, method, bits, seed, whole, shapes, progress)
+        from accel.graph.module import export
+
+        return _network(export(source, example, whole), constants, calibration, method, bits, seed, whole, shapes, progress)
     if not isinstance(source, str | os.PathLike) or isinstance(os.fspath(source), bytes):
         raise NetworkError(f"network must be a path, a torch module or one of {', '.join(names())}, not {_short(source)}")
     if example is not None:
@@ -199,7 +199,7 @@ def _samples(graph: Graph, seed: int | None) -> dict[str, Any]:
     rng = np.random.default_rng(SEED if seed is None else seed)
     samples: dict[str, Any] = {}
     for name, port in graph.inputs.items():
-        shape = (SAMPLES, *(int(extent) for extent in port.shape[1:]))
+        shape = (SAMPLES, *(int(extent) for extent in (port.shape[1:] if port.shape[:1] == (1,) else port.shape)))
         samples[name] = rng.standard_normal(shape, np.float32) if port.kind in FLOATS else np.zeros(shape, np.int64)
     return samples
 
