@@ -166,26 +166,23 @@ class _State:
 class Placement:
     """Which tensors of a graph get a quantiser, and which share one.
 
+    `rounded` holds those that get one of this pass, `existing` the QuantizeLinear or DequantizeLinear that says it already, `symmetric`
+    those whose quantiser is to be symmetric, `selected` those whose values are all some of another's, which they share it with.
+
     Parameters
     ----------
     graph : Graph
-    rounded : set of str
-        Tensors that get a quantiser of this pass.
-    existing : dict of str to Node
-        A QuantizeLinear or DequantizeLinear that says the quantiser of a tensor already.
-    symmetric : set of str
-        Tensors whose quantiser, by its representative, is to be symmetric.
     """
 
     graph: Graph
-    rounded: set[str] = field(default_factory=set)
-    existing: dict[str, Node] = field(default_factory=dict)
-    symmetric: set[str] = field(default_factory=set)
-    states: dict[str, _State] = field(default_factory=dict)
-    parents: dict[str, str] = field(default_factory=dict)
-    selected: set[str] = field(default_factory=set)
-    producers: dict[str, Node] = field(default_factory=dict)
-    consumers: dict[str, list[Node]] = field(default_factory=lambda: defaultdict(list))
+    rounded: set[str] = field(init=False, default_factory=set)
+    existing: dict[str, Node] = field(init=False, default_factory=dict)
+    symmetric: set[str] = field(init=False, default_factory=set)
+    selected: set[str] = field(init=False, default_factory=set)
+    states: dict[str, _State] = field(init=False, default_factory=dict)
+    parents: dict[str, str] = field(init=False, default_factory=dict)
+    producers: dict[str, Node] = field(init=False, default_factory=dict)
+    consumers: dict[str, list[Node]] = field(init=False, default_factory=lambda: defaultdict(list))
 
     @classmethod
     def of(cls, graph: Graph) -> Placement:
