@@ -85,6 +85,12 @@ def run_onnxruntime(
     ToolError
         If onnxruntime is missing or refuses the model.
     """
+    session = _session(model, optimise)
+    return dict(zip((output.name for output in session.get_outputs()), _run(session, inputs), strict=True))
+
+
+def _session(model: onnx.ModelProto | str | os.PathLike[str], optimise: bool) -> Any:
+    """Make a model ready to run on the CPU."""
     try:
         import onnxruntime
     except ImportError as error:
@@ -92,14 +98,19 @@ def run_onnxruntime(
     levels = onnxruntime.GraphOptimizationLevel
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimise else levels.ORT_DISABLE_ALL
-    options.log_severity_level = 3  # errors only
+    options.log_severity_level = 4  # fatal: what is raised is told, once
     source = model.SerializeToString() if isinstance(model, onnx.ModelProto) else str(Path(model))
     try:
-        session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
-        outputs = session.run(None, dict(inputs))
+        return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime has no common base of its own
         raise ToolError(f"onnxruntime refuses the model: {error}") from error
-    return dict(zip((output.name for output in session.get_outputs()), outputs, strict=True))
+
+
+def _run(session: Any, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+    try:
+        return list(session.run(None, dict(inputs)))
+    except Exception as error:  # onnxruntime has no common base of its own
+        raise ToolError(f"onnxruntime refuses the model: {error}") from error
 
 
 def reference(network: Network, model: onnx.ModelProto, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.int64]]:
@@ -220,7 +231,8 @@ class Check:
             rule = f"within the stated arithmetic of the exact value, not beyond it in {self.unexplained} of {self.elements} elements"
         else:
             rule = f"those of onnxruntime up to a rounding tie, not others in {self.foreign} of {self.compared} elements"
-        return f"results of node {self.node!r} ({self.kind}) must be {rule}"
+        lost = f" ({self.overflows} sums overflowed the accumulator)" if self.overflows else ""
+        return f"results of node {self.node!r} ({self.kind}) must be {rule}{lost}"
 
     def compare(self, ours: NDArray[np.int64], theirs: NDArray[np.int64] | None) -> int:
         """Count what differs from onnxruntime, if it has the tensor, and return how many elements do."""
@@ -284,6 +296,8 @@ class Report:
         In execution order.
     outputs : tuple of Difference
         Of the network's outputs, from end to end.
+    file : tuple of Difference or str
+        Of the outputs that onnxruntime gives for the file as it is, from those for the graph made of it; or why there are none.
     losses : tuple of Loss
         Of a float network; else none.
     """
@@ -293,6 +307,7 @@ class Report:
     samples: int
     checks: tuple[Check, ...]
     outputs: tuple[Difference, ...]
+    file: tuple[Difference, ...] | str = ""
     losses: tuple[Loss, ...] = ()
 
     @property
@@ -310,6 +325,7 @@ class Report:
             "first_unexplained": None if self.first is None else self.first.node,
             "nodes": [check.facts() for check in self.checks],
             "outputs": [dataclasses.asdict(each) for each in self.outputs],
+            "file": self.file if isinstance(self.file, str) else [dataclasses.asdict(each) for each in self.file],
             "float": [{"tensor": each.tensor, "worst": each.worst, "sqnr_db": _finite(each.sqnr)} for each in self.losses],
         }
         return json.dumps(facts, indent=1) + "\n"
@@ -326,8 +342,11 @@ class Report:
             for check in self.checks
         ]  # fmt: skip
         parts = [table(headings, rows)]
-        ends = [[each.tensor, each.elements, each.worst, each.differing] for each in self.outputs]
-        parts.append(table(["output, from end to end", "elements", "worst LSB", "differing"], ends))
+        ends = [(f"{each.tensor}, from end to end", each) for each in self.outputs]
+        ends += [] if isinstance(self.file, str) else [(f"{each.tensor}, graph against file", each) for each in self.file]
+        rows = [[what, each.elements, each.worst, each.differing] for what, each in ends]
+        parts.append(table(["output", "elements", "worst LSB", "differing"], rows))
+        parts += [self.file] if isinstance(self.file, str) and self.file else []
         if self.losses:
             lost = [[each.tensor, f"{each.worst:.3g}", f"{each.sqnr:.1f}"] for each in self.losses]
             parts.append(table(["tensor, quantised against float", "worst", "SQNR dB"], lost))
@@ -350,6 +369,7 @@ def verify(
     *,
     pattern: str | None = None,
     original: Graph | None = None,
+    file: str | os.PathLike[str] | None = None,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> Report:
     """Run a network node by node beside the graph it was imported from, sample by sample.
@@ -366,6 +386,8 @@ def verify(
         See :func:`accel.engine.simulate`. What it prunes is compared with the exact result only.
     original : Graph, optional
         The float graph that was quantised.
+    file : path, optional
+        What the graph was made of, if that is quantised: its outputs are compared too.
     progress : callable, optional
         Called with (samples done, samples in all, what is next).
 
@@ -410,18 +432,53 @@ def verify(
             parts.append(step.known[name])
         for name, loss in losses.items():
             loss.add(real[name], trace.real(name, found))
-    shaped = {
-        port.name: arrays[port.name].reshape(count, *network.tensors[port.tensor].onnx_shape) for port in network.inputs
-    }  # fmt: skip
+    shaped = {port.name: arrays[port.name].reshape(count, *network.tensors[port.tensor].onnx_shape) for port in network.inputs}
     result = simulate(network, config, shaped, pattern=pattern)
-    outputs = []
-    for port in network.outputs:
-        tensor = network.tensors[port.tensor]
-        gap = np.abs(tensor.from_onnx(result.outputs[port.name]) - np.concatenate(ends[port.tensor]))
+    expected = {port.name: np.concatenate(ends[port.tensor]) for port in network.outputs}
+    outputs = {port.name: network.tensors[port.tensor].from_onnx(result.outputs[port.name]) for port in network.outputs}
+    return Report(
+        network=network.name,
+        config=config,
+        samples=count,
+        checks=(*(check for _, check in fed), *checks),
+        outputs=_apart(outputs, expected),
+        file="" if file is None else _against(network, graph, arrays, file, expected),
+        losses=tuple(losses.values()),
+    )
+
+
+def _apart(found: Mapping[str, NDArray[np.int64]], expected: Mapping[str, NDArray[np.int64]]) -> tuple[Difference, ...]:
+    """Compare outputs by name."""
+    differences = []
+    for name, values in expected.items():
+        gap = np.abs(found[name] - values)
         counts = {"worst": int(gap.max(initial=0)), "differing": int(np.count_nonzero(gap)), "elements": gap.size}
-        outputs.append(Difference(operator="", kind="output", tensor=port.name, **counts))
-    every = (*(check for _, check in fed), *checks)
-    return Report(network=network.name, config=config, samples=count, checks=every, outputs=tuple(outputs), losses=tuple(losses.values()))
+        differences.append(Difference(operator="", kind="output", tensor=name, **counts))
+    return tuple(differences)
+
+
+def _against(
+    network: Network,
+    graph: Graph,
+    arrays: Mapping[str, NDArray[Any]],
+    file: str | os.PathLike[str],
+    expected: Mapping[str, NDArray[np.int64]],
+) -> tuple[Difference, ...] | str:
+    """Run a file as it is, and compare its outputs with those of the graph; or tell why that cannot be."""
+    shapes = {name: tuple(size if isinstance(size, int) else 1 for size in given.shape) for name, given in graph.inputs.items()}
+    found: dict[str, list[NDArray[np.int64]]] = {name: [] for name in expected}
+    try:
+        session = _session(file, optimise=False)
+        names = [output.name for output in session.get_outputs()]
+        for at in range(len(next(iter(arrays.values())))):
+            values = dict(zip(names, _run(session, {name: arrays[name][at].reshape(shapes[name]) for name in shapes}), strict=True))
+            for port in network.outputs:
+                tensor = network.tensors[port.tensor]
+                shaped = np.asarray(values[port.name]).reshape(1, *tensor.onnx_shape)
+                found[port.name].append(tensor.from_onnx(shaped) if shaped.dtype.kind in "iu" else tensor.quantise(shaped))
+    except ToolError as error:
+        return f"the file as it is was not compared: {str(error).splitlines()[0]}"
+    return _apart({name: np.concatenate(parts) for name, parts in found.items()}, expected)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -48,9 +48,9 @@ def run(args: argparse.Namespace) -> None:
         make_folder(args.out)
     from accel.cli.beside import verify
 
-    network, graph, original, inputs = _prepare(args.network, args.inputs, args.calibration)
+    network, graph, original, file, inputs = _prepare(args.network, args.inputs, args.calibration)
     tell = Progress(f"verify {network.name}")
-    report = verify(network, graph, config, inputs, pattern=args.pattern, original=original, progress=tell)
+    report = verify(network, graph, config, inputs, pattern=args.pattern, original=original, file=file, progress=tell)
     if args.out:
         write(args.out / "verify.txt", f"{report}\n")
         write(args.out / "verify.json", report.to_json())
@@ -67,8 +67,13 @@ def _check_onnxruntime() -> None:
         raise ToolError("onnxruntime must be installed to compare with it (pip install onnxruntime), not missing") from error
 
 
-def _prepare(source: str, given: Path, calibration: Path | None) -> tuple[Network, Graph, Graph | None, dict[str, NDArray[Any]]]:
-    """Read a network as :func:`accel.load` does: the network, its canonical graph, and the float graph if it was quantised here."""
+def _prepare(
+    source: str, given: Path, calibration: Path | None
+) -> tuple[Network, Graph, Graph | None, Path | None, dict[str, NDArray[Any]]]:
+    """Read a network as :func:`accel.load` does.
+
+    Returns the network, its canonical graph, the float graph if it was quantised here, else the file, and the inputs.
+    """
     from accel.graph.calibrate import calibrate
     from accel.graph.files import builtin, canonical, is_float
     from accel.graph.fold import bind, fold
@@ -87,7 +92,7 @@ def _prepare(source: str, given: Path, calibration: Path | None) -> tuple[Networ
     if not is_float(graph):
         if calibration is not None:
             raise RangeError(f"calibration must be given with a float network, not with {source!r}, which is quantised")
-        return network(graph, graph.name), graph, None, inputs
+        return network(graph, graph.name), graph, None, file, inputs
     samples = inputs if calibration is None else read_arrays(calibration, name)
     quantised = fold(calibrate(graph, samples))
-    return network(quantised, graph.name), quantised, graph, inputs
+    return network(quantised, graph.name), quantised, graph, None, inputs
