@@ -679,3 +679,24 @@ def test_the_largest_integer(kind):
         y = model.node(kind, model.dequantise(x, 0.017, 117))
     model.output(model.fake(y, 0.017, 117))
     assert [type(operator) for operator in compared(model).operators] == [MaxPool]
+
+
+def test_what_loses_nothing_by_being_rounded_needs_no_quantiser():
+    """The largest of some elements is one of them, and so is what Relu leaves of them, or 0: products take them as they are."""
+    rng = np.random.default_rng(18)
+    model = Model()
+    x = model.fake(model.input("batch", 4, 6, 6), 0.017, 117)
+    x = model.node("Relu", model.node("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2]))
+    y = model.node("Conv", x, model.weights(weights_of(rng, 5, 4, 3, 3), 0.004))
+    model.output(model.fake(model.node("Flatten", y), 0.03, 100))
+    assert [type(operator) for operator in compared(model).operators] == [MaxPool, MatrixProduct]
+
+
+def test_constants_for_each_element_are_flat_no_further_than_they_must():
+    """Position embeddings: the addition is of a flat tensor, what follows is not."""
+    rng = np.random.default_rng(19)
+    model = Model()
+    x = model.fake(model.input("batch", 4, 6), 0.017, 117)
+    y = model.fake(model.node("Add", x, model.constant(rng.uniform(-1, 1, (4, 6)), np.float32)), 0.03, 110)
+    model.output(model.fake(model.node("Add", y, x), 0.05, 110))
+    assert [type(operator) for operator in compared(model).operators] == [Move, Sum, Move, Sum]

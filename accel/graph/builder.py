@@ -340,6 +340,8 @@ class Draft(Placed):
     gain, addend : float64, shape (channels,) or ()
     low, high : float
         Bounds that Relu and Clip set.
+    exact : Form, optional
+        A form that holds every result without rounding, as that of its input holds the largest of some elements.
     function : Pointwise, optional
         The whole result as a function of the one input, element by element; None where it is no such function.
     """
@@ -355,6 +357,7 @@ class Draft(Placed):
     addend: Reals = field(default_factory=lambda: np.zeros(()))
     low: float = -math.inf
     high: float = math.inf
+    exact: Form | None = None
     function: Pointwise | None = None
 
     @property
@@ -575,6 +578,13 @@ class Builder:
                 result = Activation(tensor=moved, shape=draft.shape, real=False)
             self.rounded[key] = result
         return self.rounded[key]
+
+    def exact(self, name: str) -> Value | None:
+        """Find what a name stands for: a draft that loses nothing by being rounded is a tensor."""
+        value = self.values.get(name)
+        if isinstance(value, Draft) and value.exact is not None:
+            return replace(self.round(value, Quantiser.whole(value.exact), f"{name}/exact"), real=True)
+        return value
 
     def tensor(self, name: str, shape: tuple[int, ...], order: tuple[int, ...], form: Form) -> Tensor:
         """Add a tensor of this stored shape, its axes in this order of ONNX's, under a name of its own."""

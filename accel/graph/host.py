@@ -80,7 +80,7 @@ class _Island:
             if each in self.seen:
                 continue
             self.seen.add(each)
-            value = self.builder.values[each]
+            value = self.builder.exact(each)
             match value:
                 case Constant():
                     plain = value.scale is None

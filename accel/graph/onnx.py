@@ -97,7 +97,7 @@ def _slid_over(name: str, builder: Builder) -> bool:
 
 def _output(name: str, builder: Builder) -> Port:
     """Make a graph output of a value."""
-    value = builder.values[name]
+    value = builder.exact(name)
     if isinstance(value, Constant):
         raise NetworkError(f"graph output {name!r} must depend on an input, not be a constant")
     if isinstance(value, Source) and value.kind in TYPES:

@@ -15,7 +15,7 @@ import numpy as np
 
 from accel.errors import NetworkError, RangeError
 from accel.formats import Rounding
-from accel.graph.builder import Activation, Constant, Draft, Reals, Takes, Value, broadcast, sample
+from accel.graph.builder import Activation, Constant, Draft, Form, Reals, Takes, Value, broadcast, sample
 from accel.graph.network import Divide, Lookup, MatrixProduct, Multiply, Operator, Sum, Tensor, Window
 from accel.graph.operators.registry import OnHost, Site, imports
 from accel.special import lookup
@@ -39,6 +39,7 @@ def identity(site: Site, value: Activation) -> Draft:
         order=value.axes,
         takes=Takes.ADDEND | Takes.CHANNELS | Takes.SIGN,
         index=value.index,
+        exact=Form.of(value.tensor),
         function=Pointwise(lambda units, x: x),
     )
 
@@ -127,8 +128,10 @@ def clipped(draft: Draft, low: float, high: float) -> Draft | None:
         return None
     function = _then(draft, lambda x: np.minimum(np.maximum(x, low), high))
     if draft.build is _table:
-        return replace(draft, function=function)
-    return replace(draft, function=function, low=min(max(draft.low, low), high), high=min(max(draft.high, low), high))
+        return replace(draft, exact=None, function=function)
+    exact = draft.exact if low in (-math.inf, 0) and high == math.inf else None  # 0 is an integer of every form
+    bounds = min(max(draft.low, low), high), min(max(draft.high, low), high)
+    return replace(draft, function=function, low=bounds[0], high=bounds[1], exact=exact)
 
 
 def scaled(draft: Draft, gain: Reals) -> Draft | None:
@@ -139,13 +142,13 @@ def scaled(draft: Draft, gain: Reals) -> Draft | None:
     one = factor.ndim == 0
     function = _then(draft, lambda x: x * float(factor)) if one else None
     if draft.build is _table:
-        return replace(draft, function=function) if one else None
+        return replace(draft, exact=None, function=function) if one else None
     if (not one and Takes.CHANNELS not in draft.takes) or ((factor <= 0).any() and Takes.SIGN not in draft.takes):
         return None
     if draft.bounded and (not one or factor == 0):
         return None
     low, high = sorted((draft.low * float(factor), draft.high * float(factor))) if draft.bounded else (draft.low, draft.high)
-    return replace(draft, gain=draft.gain * factor, addend=draft.addend * factor, low=low, high=high, function=function)
+    return replace(draft, gain=draft.gain * factor, addend=draft.addend * factor, low=low, high=high, exact=None, function=function)
 
 
 def shifted(draft: Draft, addend: Reals) -> Draft | None:
@@ -156,11 +159,11 @@ def shifted(draft: Draft, addend: Reals) -> Draft | None:
     one = offset.ndim == 0
     function = _then(draft, lambda x: x + float(offset)) if one else None
     if draft.build is _table:
-        return replace(draft, function=function) if one else None
+        return replace(draft, exact=None, function=function) if one else None
     if Takes.ADDEND not in draft.takes or (draft.bounded and not one):
         return None
     shift = float(offset) if one else 0.0
-    return replace(draft, addend=draft.addend + offset, low=draft.low + shift, high=draft.high + shift, function=function)
+    return replace(draft, addend=draft.addend + offset, low=draft.low + shift, high=draft.high + shift, exact=None, function=function)
 
 
 def merge(site: Site, index: int, change: Callable[[Draft], Draft | None], varies: tuple[int, ...] = ()) -> Draft:

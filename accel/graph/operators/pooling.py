@@ -36,7 +36,7 @@ def _largest(site: Site, x: Tensor, slides: Window, axes: int) -> Draft:
         multiplier = x.scale * float(draft.gain) / output.scale
         return MaxPool(window=slides, input_zero=x.zero_point, multiplier=multiplier, **common)
 
-    return _pool(site, x, slides, axes, build)
+    return replace(_pool(site, x, slides, axes, build), exact=Form.of(x))
 
 
 @imports("AveragePool")

@@ -148,8 +148,8 @@ class Site:
         return value
 
     def activation(self, index: int) -> Activation:
-        """Input that is a dequantised tensor of the network."""
-        value = self.value(index)
+        """Input that is a dequantised tensor of the network, or can become one without rounding."""
+        value = self.builder.exact(self.node.inputs[index]) if index < len(self.node.inputs) else None
         if not isinstance(value, Activation) or not value.real:
             raise OnHost
         return value
