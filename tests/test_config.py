@@ -58,6 +58,7 @@ def test_presets_are_what_the_project_promises():
         assert dataclasses.replace(inner, name=name) == presets.load(name, FunctionConfig)
     sat = presets.load("sat-vcu1525")
     assert (sat.rows, sat.cols, sat.act_bits, sat.weight_bits, sat.acc_bits, sat.clock_mhz) == (32, 32, 16, 16, 48, 200.0)
+    assert sat.dram_rate == 256  # bytes a cycle: four 512-bit ports
 
 
 def test_derived_values():
@@ -86,6 +87,10 @@ def test_equal_configurations_give_equal_text():
         ({"clock_mhz": 0}, r"clock_mhz must be a number in \[0.001, 100000\], not 0"),
         ({"clock_mhz": float("nan")}, r"clock_mhz must be a number in \[0.001, 100000\], not nan"),
         ({"clock_mhz": "fast"}, r"clock_mhz must be a number in \[0.001, 100000\], not 'fast'"),
+        ({"dram_gbs": 0}, r"dram_gbs must be a number in \[0.001, 100000\], not 0"),
+        ({"dram_latency": 1.5}, r"dram_latency must be an int in \[0, 100000\], not 1.5"),
+        ({"act_kb": 0}, r"act_kb must be an int in \[1, 1048576\], not 0"),
+        ({"keep_kb": -1}, r"keep_kb must be an int in \[0, 1048576\], not -1"),
         ({"port": 3}, r"port must be a divisor of bundle \(8\), not 3"),
         ({"act_bits": 32, "weight_bits": 31}, r"weight_bits must be at most 62 - act_bits \(30\), not 31"),
         ({"acc_bits": 48}, r"mult_bits must be at most 63 - acc_bits \(15\), not 24"),

@@ -75,9 +75,11 @@ def schedule(result: Result) -> bytes:
     from accel.result import CAUSES
 
     layers = [layer for layer in result.layers if layer.cycles]
-    figure = Figure(figsize=(15, max(6.0, 1.8 + 0.24 * len(layers))), dpi=120, layout="constrained")
+    height = max(6.0, 1.8 + 0.24 * len(layers))
+    figure = Figure(figsize=(15, height), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
-    bars, roof = figure.subplots(1, 2, width_ratios=(1.25, 1))
+    grid = figure.add_gridspec(2, 2, width_ratios=(1.25, 1), height_ratios=(6.0, max(height - 6.0, 0.01)))
+    bars, roof = figure.add_subplot(grid[:, 0]), figure.add_subplot(grid[0, 1])
     elements = result.config.rows * result.config.cols
     places, left = np.arange(len(layers)), np.zeros(len(layers))
     for cause, colour in zip(CAUSES, COLOURS, strict=True):
@@ -105,11 +107,16 @@ def schedule(result: Result) -> bytes:
     for flow, colour in (("os", COLOURS[2]), ("ws", COLOURS[4])):
         own = [(layer, where) for layer, where in placed if layer.dataflow == flow]
         roof.scatter(
-            [where.intensity for _, where in own], [where.attained for _, where in own],
+            [where.intensity or 1.0 for _, where in own], [where.attained for _, where in own],
             [12 + 160 * layer.cycles / largest for layer, _ in own], color=colour, alpha=0.55, label=flow, linewidths=0,
         )  # fmt: skip
-    for layer, where in sorted(placed, key=lambda each: -each[0].cycles)[:8]:  # the longest ones only: names must not cover each other
-        roof.annotate(layer.name[-24:], (where.intensity or 1.0, where.attained), (4, -8), textcoords="offset points", fontsize=6)
+    # Names of those that lose most time against their roof, one for each place: names must not cover each other.
+    lost = sorted(placed, key=lambda each: each[0].macs_executed / each[1].attainable - each[0].cycles)
+    spots = {
+        (round(np.log2(where.intensity or 1)), round(np.log2(max(where.attained, 1e-9)))): (layer, where) for layer, where in lost[::-1]
+    }
+    for layer, where in list(spots.values())[::-1][:8]:
+        roof.annotate(layer.name[-24:], (where.intensity or 1.0, where.attained), (4, -9), textcoords="offset points", fontsize=6)
     roof.set_xscale("log")
     roof.set_yscale("log")
     roof.set_xlabel("operational intensity [MAC/byte of DRAM]")

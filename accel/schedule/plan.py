@@ -478,14 +478,15 @@ def _works(config: AcceleratorConfig, layer: Layer, batch: int) -> tuple[Work, .
         if isinstance(job, Reduction) and job.window is not None:
             height, width, channels = layer.inputs[0].image
             region = Region(batch, height, width, job.window, channels * size)
-            return (VectorWork(rows=region.rows, cycles=cycles, regions=(region,), result=layer.output.shape[-1] * size),)
+            return (VectorWork(rows=region.rows, cycles=cycles, regions=(region,), result=channels * size, channels=channels),)
     elif kind in PASSES:
         row = layer.inputs[0].shape[-1] if kind in _BY_ROW else 1
         cycles = special(config, kind, batch * layer.inputs[0].size, row)
         if row > 1:
             rows = batch * layer.inputs[0].size // row
             regions = tuple(Region.plain(rows, row * size) for _ in layer.inputs)
-            return (VectorWork(rows=rows, cycles=cycles, regions=regions, result=elements // rows * size),)
+            made = elements // rows * size
+            return (VectorWork(rows=rows, cycles=cycles, regions=regions, result=made, channels=row, passes=PASSES[kind]),)
     else:
         cycles = 0
     read = _read(operator, layer)
@@ -539,7 +540,7 @@ def _read(operator: Operator, layer: Layer) -> list[int]:
 def _told(tiling: Tiling) -> dict[str, Any]:
     """Write a cut as JSON holds it."""
     if tiling.dataflow is None:
-        return {"m": tiling.m}
+        return {"m": tiling.m} | ({"n": tiling.n} if tiling.n else {})
     return {"dataflow": tiling.dataflow.value, "m": tiling.m, "n": tiling.n, "k": tiling.k, "outer": tiling.outer}
 
 
@@ -548,8 +549,8 @@ def _tilings(layer: str, raw: Any) -> Iterator[Tiling]:
     if not isinstance(raw, list):
         raise RangeError(f"schedule of {layer} must be a list of cuts, not {_short(raw)}")
     for each in raw:
-        if not isinstance(each, dict) or set(each) not in ({"m"}, {"dataflow", "m", "n", "k", "outer"}):
-            raise RangeError(f"schedule of {layer} must have m alone, or dataflow, m, n, k and outer, not {_short(each)}")
+        if not isinstance(each, dict) or set(each) not in ({"m"}, {"m", "n"}, {"dataflow", "m", "n", "k", "outer"}):
+            raise RangeError(f"schedule of {layer} must have m, m and n, or dataflow, m, n, k and outer, not {_short(each)}")
         for name in ("m", "n", "k"):
             if name in each and (type(each[name]) is not int or not 1 <= each[name] < 1 << 62):
                 raise RangeError(f"schedule of {layer}: {name} must be an int of at least 1, not {_short(each[name])}")

@@ -53,8 +53,10 @@ class Tiling:
     ----------
     m : int
         Rows of a tile.
-    n, k : int
-        Columns of a tile, and pairs of a chunk of the reduction; 0 off the array.
+    n : int
+        Columns of a tile, off the array channels; 0 is all of them, off the array only.
+    k : int
+        Pairs of a chunk of the reduction; 0 off the array.
     outer : str
         ``"n"``: the tiles of the same columns follow each other; ``"m"``: those of the same rows.
     dataflow : Dataflow or None
@@ -101,6 +103,8 @@ class ProductWork:
 class VectorWork:
     """Work of the vector unit, or of address generators alone: rows that go through at a constant rate.
 
+    A tile may hold some of the channels of its rows. Work that needs a whole row more than once then loads it as often.
+
     Parameters
     ----------
     rows, cycles : int
@@ -109,12 +113,18 @@ class VectorWork:
         What the rows read, of each input.
     result : int
         Made by a row [bytes].
+    channels : int
+        Into which a row may be cut.
+    passes : int
+        How often a row is needed.
     """
 
     rows: int
     cycles: int
     regions: tuple[Region, ...]
     result: int
+    channels: int = 1
+    passes: int = 1
 
 
 Work = ProductWork | VectorWork
@@ -208,8 +218,12 @@ def evaluate(config: AcceleratorConfig, work: Work, kept: Kept, tiling: Tiling) 
         if tiling.dataflow is None:
             raise RangeError("dataflow of a matrix product must be os or ws, not none")
         check_blocks(config, work.gemm, _cut(config, work.gemm), tiling.dataflow, tiling.blocks)
-    elif type(tiling.m) is not int or tiling.m < 1 or tiling.dataflow is not None:
-        raise RangeError(f"m off the array must be an int of at least 1, without a dataflow, not {tiling.m!r}")
+    elif tiling.dataflow is not None:
+        raise RangeError(f"dataflow off the array must be none, not {tiling.dataflow.value}")
+    else:
+        for name, value, least in (("m", tiling.m, 1), ("n", tiling.n, 0)):
+            if type(value) is not int or value < least:
+                raise RangeError(f"{name} off the array must be an int of at least {least}, not {value!r}")
     loads = _loads(config, work, kept, tiling)
     for name, tile in zip(("act_kb", "weight_kb", "out_kb"), loads.tiles, strict=True):
         if tile > HALF * getattr(config, name):
@@ -228,10 +242,10 @@ def search(config: AcceleratorConfig, work: Work, kept: Kept, method: str = "bes
     kept : Kept
     method : str
         ``"best"``: blocks of about 1/q of the rows and columns for q = 1, 2, 3, 4, 6, 8, 12, ...; chunks of the reduction where only one
-        block of rows or columns is left, or nothing else fits; off the array the LARGEST sizes that fit. Of the cuts within 1 % of the
-        fewest cycles (CLOSE) in a dataflow the one with the least traffic. ``"exhaustive"``: every whole number of tiles, every chunk,
-        the fewest cycles. ``"fixed"``: of the cuts of ``"best"``, in the dataflow with fewer cycles of the array, the one with the least
-        traffic, the largest tiles first.
+        block of rows or columns is left, or nothing else fits; off the array the LARGEST sizes that fit, of whole rows if one does. Of
+        the cuts within 1 % of the fewest cycles (CLOSE) in a dataflow the one with the least traffic. ``"exhaustive"``: every whole
+        number of tiles, every chunk, the fewest cycles. ``"fixed"``: of the cuts of ``"best"``, in the dataflow with fewer cycles of the
+        array, the one with the least traffic, the largest tiles first.
 
     Returns
     -------
@@ -246,9 +260,7 @@ def search(config: AcceleratorConfig, work: Work, kept: Kept, method: str = "bes
     if method not in SEARCHES:
         raise RangeError(f"search must be one of {', '.join(SEARCHES)}, not {method!r}")
     if isinstance(work, VectorWork):
-        fit = (size for size in _pieces(work.rows, 1, method == "exhaustive").tolist() if _vector_fits(config, work, kept, size))
-        sizes = fit if method == "exhaustive" else itertools.islice(fit, 1 if method == "fixed" else LARGEST)
-        return _least(config, work, kept, [Tiling(m=size) for size in sizes], 1.0 if method == "exhaustive" else CLOSE)
+        return _vector(config, work, kept, method)
     found = [each for flow in Dataflow if (each := _search(config, work, kept, flow, method))]
     if not found:
         return None
@@ -262,10 +274,27 @@ def search(config: AcceleratorConfig, work: Work, kept: Kept, method: str = "bes
 def smallest(config: AcceleratorConfig, work: Work, kept: Kept) -> tuple[int, int, int]:
     """Bytes of the smallest tiles that the work can be cut into: activations, weights, results."""
     if isinstance(work, VectorWork):
-        return _loads(config, work, kept, Tiling(m=1)).tiles
+        return _loads(config, work, kept, Tiling(m=1, n=min(config.cols, work.channels))).tiles
     tilings = [Tiling(m=1, n=config.cols * config.add_stages, k=1, dataflow=Dataflow.OS)]
     tilings += [Tiling(m=1, n=config.cols, k=config.rows, dataflow=Dataflow.WS)]
     return min((_loads(config, work, kept, tiling).tiles for tiling in tilings), key=max)
+
+
+def _vector(config: AcceleratorConfig, work: VectorWork, kept: Kept, method: str) -> Found | None:
+    """Search off the array: whole rows, or where not one of them fits as many channels of one as do."""
+    thorough = method == "exhaustive"
+    rows = _pieces(work.rows, 1, thorough).tolist()
+    channels = _pieces(work.channels, config.cols, thorough).tolist()[1:]
+    options = (
+        tiling
+        for tiling in itertools.chain(
+            (Tiling(m=m) for m in rows), (Tiling(m=m, n=n) for n in channels for m in (rows if thorough else rows[-1:]))
+        )
+        if _fits(config, _loads(config, work, kept, tiling).tiles)
+    )
+    if thorough:
+        return _least(config, work, kept, list(options), 1.0)
+    return _least(config, work, kept, list(itertools.islice(options, 1 if method == "fixed" else LARGEST)), CLOSE)
 
 
 def _search(config: AcceleratorConfig, work: ProductWork, kept: Kept, flow: Dataflow, method: str) -> Found | None:
@@ -316,8 +345,8 @@ def _least(config: AcceleratorConfig, work: Work, kept: Kept, options: list[Tili
 
 def _cost(config: AcceleratorConfig, work: Work, tiling: Tiling, loads: _Loads) -> Cost:
     if isinstance(work, VectorWork):
-        ends = np.minimum(np.arange(1, loads.stores.size + 1) * min(tiling.m, work.rows), work.rows)
-        cycles = np.diff(work.cycles * ends // work.rows, prepend=0)
+        ends = _shares(work, tiling).cumsum()
+        cycles = np.diff(work.cycles * ends // ends[-1], prepend=0)
         lag, repeats, counts = np.zeros_like(cycles), 1, None
     else:
         assert tiling.dataflow is not None
@@ -347,12 +376,7 @@ def _fits(config: AcceleratorConfig, tiles: tuple[int, int, int]) -> bool:
 def _loads(config: AcceleratorConfig, work: Work, kept: Kept, tiling: Tiling) -> _Loads:
     """Work out what every stage moves."""
     if isinstance(work, VectorWork):
-        size = min(tiling.m, work.rows)
-        rows = np.minimum(size, work.rows - np.arange(0, work.rows, size))
-        none, made = np.zeros_like(rows), rows * work.result
-        reads = tuple(none if on_chip else region.blocks(size) for region, on_chip in zip(work.regions, kept.inputs, strict=True))
-        tile = int(sum(reads, none).max())
-        return _Loads(reads, none, none if kept.output else made, (tile, 0, int(made.max())))
+        return _vector_loads(work, kept, tiling)
     assert tiling.dataflow is not None
     gemm, cut = work.gemm, _cut(config, work.gemm)
     rows, columns = (_lengths(total, size) for total, size in ((gemm.m, tiling.m), (gemm.n, tiling.n)))
@@ -386,6 +410,33 @@ def _loads(config: AcceleratorConfig, work: Work, kept: Kept, tiling: Tiling) ->
 
     read, other, stored = ordered(acts), ordered(weights), ordered(stores)
     return _Loads((read, other), np.zeros_like(other), stored, tiles) if work.dynamic else _Loads((read,), other, stored, tiles)
+
+
+def _shares(work: VectorWork, tiling: Tiling) -> NDArray[np.int64]:
+    """Rows times channels of every stage; channels innermost, then passes, then rows."""
+    widths = _lengths(work.channels, tiling.n or work.channels)
+    return np.outer(_lengths(work.rows, tiling.m), np.tile(widths, work.passes if widths.size > 1 else 1)).ravel()
+
+
+def _vector_loads(work: VectorWork, kept: Kept, tiling: Tiling) -> _Loads:
+    """Work out what every stage of vector work moves; results are stored in the last pass."""
+    rows, widths = _lengths(work.rows, tiling.m), _lengths(work.channels, tiling.n or work.channels)
+    ends = np.append(0, widths.cumsum())
+    passes = work.passes if widths.size > 1 else 1
+
+    def cut(each: NDArray[np.int64]) -> NDArray[np.int64]:
+        return np.diff(np.outer(each, ends) // work.channels, axis=1)
+
+    none = np.zeros((rows.size, widths.size), np.int64)
+    reads = [none if on_chip else cut(region.blocks(tiling.m)) for region, on_chip in zip(work.regions, kept.inputs, strict=True)]
+    made = cut(rows * work.result)
+    tile = int(sum(reads, none).max())
+    stored = np.tile(none, passes)
+    if not kept.output:
+        stored[:, -widths.size :] = made
+    return _Loads(
+        tuple(np.tile(each, passes).ravel() for each in reads), np.zeros(stored.size, np.int64), stored.ravel(), (tile, 0, int(made.max()))
+    )
 
 
 def _lengths(total: int, size: int) -> NDArray[np.int64]:
@@ -506,10 +557,6 @@ def _chunked(config: AcceleratorConfig, work: ProductWork, flow: Dataflow, thoro
                 if k < cut.depth:
                     for outer in ("n", "m") if m < gemm.m and n * wide < gemm.n else ("n",):
                         yield Tiling(m=m, n=min(n * wide, gemm.n), k=k, outer=outer, dataflow=flow)
-
-
-def _vector_fits(config: AcceleratorConfig, work: VectorWork, kept: Kept, size: int) -> bool:
-    return _fits(config, _loads(config, work, kept, Tiling(m=size)).tiles)
 
 
 class Accesses(NamedTuple):
