@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import math
 import os
 import subprocess
 import sys
@@ -19,8 +21,11 @@ from accel.errors import RangeError
 from accel.formats import Rounding
 from accel.golden.postprocess import Params, postprocess
 from accel.golden.stce import stce
-from accel.kernels import simd, tiles
+from accel.golden.vector import vector
+from accel.graph.network import Window
+from accel.kernels import grouped, pooling, simd, tiles
 from accel.kernels.gemm import ROUTES, SEQUENTIAL, Weights, gemm, routes
+from accel.kernels.patches import Patches, Place
 from accel.kernels.requantise import Requantisation, lane, narrowest, requantise
 from accel.sparsity import Pattern, decode, encode
 from reports.bench import kernels
@@ -215,6 +220,120 @@ def test_requantise_equals_the_golden_model(data):
     params = Params(*(np.broadcast_to(field, (1, 5)).astype(np.int64) for field in (post.bias, post.mult, post.shift)))
     np.testing.assert_array_equal(got, postprocess(config, job, params, acc, np.zeros((6, 5), np.bool_)).value)
     assert got.dtype == narrowest(config.act.lo, config.act.hi)
+
+
+@st.composite
+def imaged(draw):
+    """Draw images with a window, a configuration that may overflow, and a requantisation of all channels."""
+    bits = draw(st.sampled_from([4, 8, 16, 30]))
+    acc = draw(st.sampled_from([8, 14, 20, 32, 48]))
+    config = AcceleratorConfig(
+        act_bits=bits, weight_bits=min(bits, 16), acc_bits=max(acc, bits), mult_bits=min(24, 63 - max(acc, bits)),
+        overflow=draw(st.sampled_from(["saturate", "wrap"])),
+    )  # fmt: skip
+    groups, each = draw(st.sampled_from([(1, 3), (4, 1), (2, 2), (7, 1), (3, 2)]))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    height, width = (draw(st.integers(1, 6)) for _ in range(2))
+
+    def two(lo, hi):
+        return (draw(st.integers(lo, hi)), draw(st.integers(lo, hi)))
+
+    window = Window(kernel=two(1, 3), stride=two(1, 2), dilation=two(1, 2), pads=(*two(-1, 2), *two(-1, 2)))
+    assume(min(window.positions(height, width)) >= 1)
+    images = integers(rng, bits, (2, height, width, groups * each)).astype(narrowest(config.act.lo, config.act.hi))
+    presented, padding = draw(st.integers(1, 2)), int(integers(rng, bits, ()))
+    places = window.positions(height, width)
+    place = Place(
+        window.kernel, window.stride, window.dilation, window.pads[:2], places, 0, groups * each, padding, presented
+    )  # fmt: skip
+    return config, Patches(images, place), groups, each, rng
+
+
+@settings(deadline=None, max_examples=120)
+@given(imaged(), st.integers(1, 3), st.data())
+def test_groups_equal_the_golden_model(case, n, data):
+    """Each group as the array would compute it, also where some overflow, and where weights are presented in parts."""
+    config, x, groups, each, rng = case
+    k = x.shape[1] // groups
+    w = integers(rng, config.weight_bits, (groups * n, k), 0.1) >> rng.integers(0, config.weight_bits, (groups * n, 1))
+    post = data.draw(st.none() | requantisations(config, groups * n))
+    if post is not None:
+        post = dataclasses.replace(post, **{name: np.broadcast_to(getattr(post, name), groups * n) for name in ("bias", "mult", "shift")})
+    got = grouped.multiply(config, x, Weights(w), groups, post)
+    for group in range(groups):
+        own = slice(group * n, (group + 1) * n)
+        rows = Patches(x.images, x.place._replace(first=group * each, channels=each)).matrix
+        codes = encode(w[own], 1, k, Pattern(1, 1))
+        want = golden(config, rows, codes, None if post is None else post.channels(own), None, None)
+        np.testing.assert_array_equal(got.value[:, own], want[0])
+        np.testing.assert_array_equal(got.overflow[:, own], want[1])
+
+
+@settings(deadline=None, max_examples=120)
+@given(imaged(), st.booleans(), st.data())
+def test_pools_equal_the_vector_unit(case, maximum, data):
+    """At any positions; None only where a sum could leave the accumulator."""
+    config, x, _, _, rng = case
+    x = Patches(x.images, x.place._replace(presented=1))
+    taps, channels = math.prod(x.place.kernel), x.images.shape[-1]
+    post = data.draw(requantisations(config, channels))
+    positions = np.flatnonzero(rng.random(np.prod(x.place.positions)) < 0.7)
+    got = pooling.pool(config, x, positions, maximum, post)
+    rows = x.matrix.reshape(len(x.images), -1, taps, channels)[:, positions].reshape(-1, channels).astype(np.int64)
+    reach = max(-x.ends[0], x.ends[1]) * taps
+    if got is None:
+        assert not maximum
+        assert reach > config.acc.hi
+    elif len(rows):
+        reduce = isa.Reduce.MAX if maximum else isa.Reduce.SUM
+        acc, overflow = vector(config, isa.Vector(reduce=reduce, rows=len(rows) // taps, window=taps), rows)
+        assert not overflow.any()
+        np.testing.assert_array_equal(got, requantise(config, acc, post))
+        assert got.dtype == narrowest(config.act.lo, config.act.hi)
+
+
+@settings(deadline=None, max_examples=120)
+@given(imaged(), st.integers(1, 2), st.data())
+def test_weighted_sums_equal_the_vector_unit(case, count, data):
+    """Coefficients of either sign, as far as nothing can overflow."""
+    config, x, _, _, rng = case
+    channels = x.images.shape[-1]
+    xs = [x.images.reshape(-1, channels), integers(rng, config.act_bits, (x.images.size // channels, channels)).astype(np.int32)]
+    coefficients = integers(rng, 16, 2).tolist()
+    if data.draw(st.booleans()):
+        coefficients = [c >> 12 for c in coefficients]
+    post = data.draw(requantisations(config, channels))
+    got = pooling.weighted(config, xs[:count], coefficients[:count], post)
+    beats = np.stack(xs[:count], axis=1).reshape(-1, channels).astype(np.int64)
+    job = isa.Vector(reduce=isa.Reduce.SUM, rows=len(xs[0]), window=count, head=coefficients[0], tail=coefficients[1])
+    acc, overflow = vector(config, job, beats)
+    if got is None:
+        assert (
+            sum(abs(c) * int(np.abs(each.astype(np.int64)).max()) for c, each in zip(coefficients, xs[:count], strict=False))
+            > config.acc.hi
+        )
+    else:
+        assert not overflow.any()
+        np.testing.assert_array_equal(got, requantise(config, acc, post))
+
+
+@pytest.mark.golden
+def test_small_windows_with_and_without_compiler():
+    """Gathering, groups, pools and sums by the kernels' own source."""
+    config, rng = AcceleratorConfig(), np.random.default_rng(8)
+    images = integers(rng, 8, (2, 4, 3, 4)).astype(np.int8)
+    x = Patches(images, Place((2, 2), (1, 1), (1, 1), (1, 0), (4, 2), 0, 4, -5))
+    post = Requantisation(bias=np.zeros(4, np.int64), mult=np.full(4, 3), shift=np.full(4, 5), lo=-128, hi=127)
+    padded = np.pad(images.astype(np.int64), ((0, 0), (1, 0), (0, 0), (0, 0)), constant_values=-5)
+    seen = np.lib.stride_tricks.sliding_window_view(padded, (2, 2), axis=(1, 2)).transpose(0, 1, 2, 4, 5, 3).reshape(16, 4, 4)
+    np.testing.assert_array_equal(x.matrix, seen.reshape(16, 16))
+    w = integers(rng, 8, (4, 4))
+    np.testing.assert_array_equal(grouped.multiply(config, x, Weights(w), 4).value, np.einsum("mtc,ct->mc", seen, w))
+    for maximum, acc in ((True, seen.max(axis=1)), (False, seen.sum(axis=1))):
+        np.testing.assert_array_equal(pooling.pool(config, x, np.arange(8), maximum, post), requantise(config, acc, post))
+    two = images.reshape(-1, 4), images[::-1].reshape(-1, 4)
+    acc = 7 * two[0].astype(np.int64) - 3 * two[1].astype(np.int64)
+    np.testing.assert_array_equal(pooling.weighted(config, two, [7, -3], post), requantise(config, acc, post))
 
 
 GOOD = {"bias": np.zeros(4, np.int64), "mult": np.int64(1), "shift": np.int64(0), "lo": -128, "hi": 127}

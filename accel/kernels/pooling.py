@@ -114,8 +114,9 @@ def _weighted(first, second, head, tail, zero, out, channels, limits):
         sums = np.empty((1, n), zero.dtype)
         line = sums[0]
         lane = line.dtype.type
+        by, over = lane(head), lane(tail)
         for i in range(task * _ROWS, min((task + 1) * _ROWS, m)):
             one, two = first[i], second[i]
             for j in range(n):
-                line[j] = lane(one[j] * head) + lane(two[j] * tail)
+                line[j] = lane(lane(one[j]) * by) + lane(lane(two[j]) * over)
             _finish(sums, 1, n, out, i, 0, channels, limits)
