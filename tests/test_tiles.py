@@ -47,9 +47,13 @@ def test_tile_is_a_part_of_its_layer(seed):
         channels = slice(part.start - whole.start, part.start - whole.start + part.n)
         x = operands(layer, whole, inputs)[first : last + 1]
         np.testing.assert_array_equal(step.operands[0], x if isinstance(part, Product) else x[..., channels])
+        assert part.post is not None
+        assert whole.post is not None
         np.testing.assert_array_equal(part.post.bias, whole.post.bias[channels])
         assert part.m == last - first + 1
-        if isinstance(part, Product):
+        if isinstance(part, Product) and isinstance(whole, Product):
+            assert part.codes is not None
+            assert whole.codes is not None
             np.testing.assert_array_equal(part.codes.values, whole.codes.values[channels])
 
 

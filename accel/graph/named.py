@@ -58,9 +58,9 @@ class Writer:
     """
 
     seed: int | None
-    nodes: list[Node] = field(default_factory=list)
-    constants: dict[str, Array] = field(default_factory=dict)
-    counter: itertools.count[int] = field(default_factory=itertools.count)
+    nodes: list[Node] = field(init=False, default_factory=list)
+    constants: dict[str, Array] = field(init=False, default_factory=dict)
+    drawn: itertools.count[int] = field(init=False, default_factory=itertools.count)  # numbers each drawing
 
     def constant(self, name: str, values: Any) -> str:
         """Store numbers; what bears one name is one constant."""
@@ -89,7 +89,7 @@ class Writer:
         if self.seed is None:
             self.constants[name] = Array.unknown(shape, TensorProto.INT8)
         else:
-            rng = np.random.default_rng((self.seed, next(self.counter)))
+            rng = np.random.default_rng((self.seed, next(self.drawn)))
             drawn = rng.standard_normal(shape, np.float32)
             drawn *= 127 / SPREAD
             self.constants[name] = Array.of(np.rint(drawn, out=drawn).clip(-127, 127).astype(np.int8))
@@ -101,7 +101,7 @@ class Writer:
         if self.seed is None:
             self.constants[name] = Array.unknown((size,))
         else:
-            rng = np.random.default_rng((self.seed, next(self.counter)))
+            rng = np.random.default_rng((self.seed, next(self.drawn)))
             self.constants[name] = Array.of(rng.standard_normal(size, np.float32) * np.float32(0.1))
         return name
 
@@ -267,7 +267,7 @@ def vit(seed: int | None = None) -> Graph:
     if seed is None:
         w.constants["positions"] = Array.unknown((1, tokens, WIDTH))
     else:
-        drawn = np.random.default_rng((seed, next(w.counter))).standard_normal((1, tokens, WIDTH), np.float32)
+        drawn = np.random.default_rng((seed, next(w.drawn))).standard_normal((1, tokens, WIDTH), np.float32)
         w.constants["positions"] = Array.of(drawn * np.float32(0.1))
     x = w.activated(w.node("Add", (x.name, "positions"), "embedded"), x.shape, 1.01, "")
     for block in range(DEPTH):
