@@ -150,6 +150,15 @@ def test_products_without_quantised_weights_are_the_hosts():
     assert kinds(compared(model, 0.031)) == ["Host"]
 
 
+def test_activations_of_many_scales_are_the_hosts():
+    """A tensor has one."""
+    model = Model()
+    scales, zeros = model.constant([0.02, 0.03, 0.04, 0.05], np.float32), model.constant([100, 110, 120, 130], np.uint8)
+    q = model.node("QuantizeLinear", model.node("Relu", quantised(model, 4, 3)), scales, zeros)
+    model.output(model.fake(model.node("DequantizeLinear", q, scales, zeros), 0.02))
+    assert kinds(compared(model, 0.021)) == ["Sum", "Host"]
+
+
 def test_an_output_must_depend_on_an_input():
     model = Model()
     quantised(model, 4)

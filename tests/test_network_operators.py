@@ -449,6 +449,30 @@ def test_matmul_of_many_rows(side, shape):
     assert len(imported.products) == 1
 
 
+@pytest.mark.parametrize("shape", [(20,), (1, 20, 7), (1, 1, 20, 7)])
+def test_matmul_with_constants_of_other_axes(shape):
+    rng = np.random.default_rng(20)
+    model = Model()
+    x = model.fake(model.input("batch", 5, 20), 0.017, 117)
+    model.output(model.fake(model.node("MatMul", x, model.weights(weights_of(rng, *shape), 0.004)), 0.03, 110))
+    product, *moves = compared(model, batch=1).operators
+    assert isinstance(product, MatrixProduct)
+    assert len(moves) == (len(shape) == 1)  # an output without the axis of its one channel
+
+
+@pytest.mark.parametrize("trans_a", [0, 1])
+@pytest.mark.parametrize("trans_b", [0, 1])
+def test_gemm_of_two_activations(trans_b, trans_a):
+    model = Model()
+    x, y = (model.fake(model.input("batch", 20, name=name), 0.017, 117) for name in "xy")
+    x = model.node("Reshape", x, model.constant([5, 4] if trans_a else [4, 5], np.int64))
+    y = model.node("Reshape", y, model.constant([4, 5] if trans_b else [5, 4], np.int64))
+    z = model.node("Gemm", x, y, transA=trans_a, transB=trans_b, alpha=0.5)
+    model.output(model.fake(model.node("Reshape", z, model.constant([1, 16], np.int64)), 0.03, 110))
+    imported = compared(model, batch=1)
+    assert [type(operator) for operator in imported.operators if not isinstance(operator, Move)] == [DynamicProduct]
+
+
 ATTENTION = [((5, 8), (8, 6)), ((2, 5, 8), (2, 8, 6)), ((2, 1, 5, 8), (2, 3, 8, 6)), ((3, 5, 8), (1, 8, 6)), ((1, 8), (8, 6))]
 
 

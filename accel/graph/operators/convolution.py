@@ -111,12 +111,13 @@ def _spread(site: Site, kernel: tuple[int, ...], size: tuple[int, int]) -> tuple
     else:
         if len(wanted) == axes + 2:  # batch and channels may be listed too
             wanted = wanted[2:]
-        if len(wanted) != axes or any(not 1 <= extent <= full[at] for at, extent in enumerate(wanted)):
-            raise NetworkError(f"output_shape of {site} must be {axes} sizes from 1 to {full[:axes]}, not {list(wanted)}")
-        totals = [full[at] - extent for at, extent in enumerate(pair(tuple(wanted), full[1]))]
+        if len(wanted) != axes or min(wanted) < 1:
+            raise NetworkError(f"output_shape of {site} must be {axes} sizes of at least 1, not {list(wanted)}")
+        size = pair(tuple(wanted), full[1])
+        totals = [max(reached - extent, 0) for reached, extent in zip(full, size, strict=True)]  # what is not reached is bias alone
         less, rest = [total // 2 for total in totals], [total - total // 2 for total in totals]
         begin, end = (less, rest) if mode == "SAME_UPPER" else (rest, less)
-        (top, left), (bottom, right) = begin, end
+        return Window(kernel=taps, stride=stride, dilation=dilation, pads=(*pair(tuple(begin)), *pair(tuple(end)))), size
     out = (full[0] - top - bottom, full[1] - left - right)
     if min(out) < 1:
         raise NetworkError(f"pads of {site} must leave an output, not {out}")

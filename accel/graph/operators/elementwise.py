@@ -202,7 +202,7 @@ def _spread(site: Site, value: Activation, varies: tuple[int, ...]) -> Activatio
 # Two operands.
 
 
-@imports("Add")
+@imports("Add", "Sum")
 def _add(site: Site) -> Value:
     return _binary(site, np.add, lambda draft, c, _: shifted(draft, c))
 

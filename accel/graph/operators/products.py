@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from accel.errors import NetworkError
 from accel.graph.builder import Activation, Constant, Draft, Reals, Takes, Value, broadcast
 from accel.graph.network import DynamicProduct, MatrixProduct, Operator, Tensor, Window
+from accel.graph.operators.elementwise import shifted
 from accel.graph.operators.registry import OnHost, Site, imports
 
 MERGES = Takes.ADDEND | Takes.CHANNELS | Takes.SIGN
@@ -39,7 +40,7 @@ class Weights:
         return replace(self, integers=integers)
 
 
-def weights(site: Site, index: int, axes: int, filters: int, zero: int | None = None) -> Weights:
+def weights(site: Site, index: int, axes: int, filters: int, *, zero: int | None = None, of: Constant | None = None) -> Weights:
     """Constant input as integers of `axes` axes, the axis `filters` first, and a scale for each filter.
 
     Parameters
@@ -52,8 +53,10 @@ def weights(site: Site, index: int, axes: int, filters: int, zero: int | None = 
         Axis that becomes the first.
     zero : int or None
         Zero point of bare integers; None: the constant comes from DequantizeLinear.
+    of : Constant, optional
+        The input in another shape.
     """
-    value = site.given(index)
+    value = of or site.given(index)
     if not isinstance(value, Constant) or (zero is None and (value.scale is None or value.zero_point is None)):
         raise OnHost
     if value.values.ndim != axes or not value.values.size:
@@ -163,23 +166,18 @@ def product(
 @imports("Gemm")
 def _gemm(site: Site) -> Value:
     alpha, beta = site.number("alpha", 1.0), site.number("beta", 1.0)
-    if not isinstance(site.given(1), Constant):
-        raise OnHost
-    own = weights(site, 1, axes=2, filters=0 if site.attribute("transB", 0) else 1)
     value = site.activation(0)
-    if len(value.shape) != 2:
-        raise NetworkError(f"input 0 of {site} must have 2 axes, not {len(value.shape)}")
     if site.attribute("transA", 0):
         value = value.moved(value.places.T)
-    draft = linear(site, value, own, gain=alpha)
+    if isinstance(site.value(1), Constant):
+        own = weights(site, 1, axes=2, filters=0 if site.attribute("transB", 0) else 1)
+        draft = linear(site, value, own, gain=alpha)
+    else:
+        second = site.activation(1)
+        draft = _dynamic(site, value, second.moved(second.places.T) if site.attribute("transB", 0) else second, alpha)
     if site.given(2) is None or not beta:
         return draft
-    from accel.graph.operators.elementwise import shifted
-
-    addend = site.reals(2) * beta
-    if broadcast(addend.shape, draft.shape) != draft.shape:
-        raise NetworkError(f"input 2 of {site} must broadcast to {draft.shape}, not be of shape {addend.shape}")
-    changed = shifted(draft, addend)
+    changed = shifted(draft, site.reals(2) * beta)
     if changed is None:
         raise OnHost
     return changed
@@ -189,10 +187,22 @@ def _gemm(site: Site) -> Value:
 def _matmul(site: Site) -> Value:
     first, second = site.value(0), site.value(1)
     if isinstance(second, Constant):
-        return linear(site, site.activation(0), weights(site, 1, axes=2, filters=1))
+        value, own = site.activation(0), weights(site, 1, axes=2, filters=1, of=_matrix(second, column=True))
+        return linear(site, value, own).reshaped(site.shape())
     if isinstance(first, Constant):
-        return _from_left(site, weights(site, 0, axes=2, filters=0))
+        return _from_left(site, weights(site, 0, axes=2, filters=0, of=_matrix(first, column=False))).reshaped(site.shape())
     return _dynamic(site, site.activation(0), site.activation(1))
+
+
+def _matrix(value: Constant, column: bool) -> Constant:
+    """Constant operand of MatMul as a matrix: a vector is a column or a row, and outer axes of 1 say nothing."""
+    shape = value.shape[-2:] if len(value.shape) > 1 else (*value.shape, 1) if column else (1, *value.shape)
+    if math.prod(shape) != value.values.size:
+        raise OnHost  # a matrix for each sample, whose products would be groups
+    matrix = value.reshaped(shape)
+    if matrix is None:
+        raise OnHost
+    return matrix
 
 
 def linear(site: Site, value: Activation, own: Weights, *, gain: float = 1.0, zero: int | None = None) -> Draft:
@@ -248,9 +258,9 @@ def _from_left(site: Site, own: Weights) -> Draft:
     return draft.moved(np.swapaxes(draft.places, -1, -2))
 
 
-def _dynamic(site: Site, a: Activation, b: Activation) -> Value:
+def _dynamic(site: Site, a: Activation, b: Activation, gain: float = 1.0) -> Draft:
     """Product of two activations; outer axes broadcast."""
-    if min(len(a.shape), len(b.shape)) < 2:
+    if min(len(a.shape), len(b.shape)) < 2 or gain <= 0:
         raise OnHost
     lead = broadcast(a.shape[:-2], b.shape[:-2])
     if lead is None or a.shape[-1] != b.shape[-2]:
@@ -263,7 +273,7 @@ def _dynamic(site: Site, a: Activation, b: Activation) -> Value:
         return DynamicProduct(zero_points=(x.zero_point, y.zero_point), multiplier=multiplier, **common)
 
     shape = (*lead, a.shape[-2], b.shape[-1])
-    return site.draft((x, y), shape, build, stored=(*x.shape[:-1], y.shape[-1]))
+    return site.draft((x, y), shape, build, stored=(*x.shape[:-1], y.shape[-1]), gain=np.array(gain))
 
 
 def _matrices(value: Activation, lead: tuple[int, ...]) -> Activation:

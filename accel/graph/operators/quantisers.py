@@ -38,6 +38,17 @@ def _quantize_linear(site: Site) -> Value:
     raise site.refuse(0, "float32")
 
 
+def _one_scale(site: Site) -> None:
+    """Leave an activation of many scales to the host: a tensor has one."""
+    scale = site.constant(1)
+    value = site.value(0)
+    if scale is None or scale.values.size == 1 or isinstance(value, Constant):
+        return
+    if not site.attribute("block_size", 0):
+        site.parameters(site.shape(), site.builder.graph.kinds.get(site.node.inputs[2], 0) if len(site.node.inputs) > 2 else 0)
+    raise OnHost
+
+
 def _constant(site: Site, value: Constant, kind: int) -> Constant:
     """Quantise a constant."""
     scale, zeros, axis = site.parameters(value.values.shape, kind)
@@ -53,6 +64,7 @@ def _constant(site: Site, value: Constant, kind: int) -> Constant:
 
 def _quantiser(site: Site, kind: int) -> Quantiser:
     """Form, bounds and rounding of an activation's quantiser."""
+    _one_scale(site)
     form = site.form(kind)
     whole, offset = Quantiser.whole(form), 1 << (form.bits - 1) if form.unsigned else 0
     lo, hi = site.attribute("lo", whole.lo + offset) - offset, site.attribute("hi", whole.hi + offset) - offset
@@ -74,6 +86,7 @@ def _round(site: Site, value: Activation, quantiser: Quantiser) -> Activation:
 @imports("DequantizeLinear")
 def _dequantize_linear(site: Site) -> Value:
     value = site.value(0)
+    _one_scale(site)
     match value:
         case Constant(scale=None, kind=kind) if kind in TYPES or kind == TensorProto.INT32:
             if site.attribute("block_size", 0):
