@@ -425,3 +425,18 @@ def test_progress():
     told: list[tuple[int, int]] = []
     calibrate(graph([("Relu", "x", "y")], {}), X, "mse", progress=lambda done, total: told.append((done, total)))
     assert told == [(index, 16) for index in range(1, 17)]
+
+
+@pytest.mark.parametrize("masked", [-np.inf, -3.4e38, -1e4])
+def test_masked_attention(masked):
+    """What masks a position out does not widen the range: the results are those of float up to 8-bit steps."""
+    mask = np.where(np.tri(6, dtype=bool), 0, masked).astype(np.float32)
+    nodes = [("MatMul", "x q", "m"), ("Add", "m mask", "s"), ("Softmax", "s", "y")]
+    float_graph = graph(nodes, {"q": weights(6, 6), "mask": mask})
+    found = calibrate(float_graph, X)
+    assert quantised(found) == {"x", "m", "s", "y"}
+    wide = np.ptp(evaluate.run(float_graph, X, ["m"])["m"]) + math.log(6) + 10 * math.log(2)
+    assert parameters(found, "s")[0] <= 1.001 * wide / 255
+    wanted, got = evaluate.run(float_graph, X)["y"], evaluate.run(found, X)["y"]
+    assert (got[np.broadcast_to(masked == mask, got.shape)] == 0).all()
+    assert np.abs(wanted - got).mean() < 0.01

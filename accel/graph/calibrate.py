@@ -74,6 +74,9 @@ def calibrate(
       count of the first bin is that of the second, or zeros after ReLU would outweigh all else. That is NVIDIA's search [3]_. onnxruntime's
       differs: signed bins and levels, zeros smoothed, counts cut to integers, and bins beyond a multiple of the levels in the last one.
 
+    Of a tensor that only Softmax reads, values further than ``ln n + (bits + 2) ln 2`` below the largest of their row of n count as that
+    far below: together they are less than a quarter of the result's LSB, and what masks a position out does not widen the range.
+
     Weights are min-max but for ``mse``. The same graph, samples and machine give the same bits.
 
     Parameters
@@ -216,6 +219,12 @@ class Placement:
         """Kind of the operator behind a tensor if that fixes the range."""
         node = self.producers.get(name)
         return node.kind if node and (node.kind == "Softmax" or node.kind in UNIT) else None
+
+    def row_axis(self, name: str) -> int | None:
+        """Axis of the rows of a tensor that nothing but Softmax reads."""
+        axes = {node.attributes.get("axis", -1) if node.kind == "Softmax" and not node.domain else None for node in self.consumers[name]}
+        alone = len(axes) == 1 and name not in self.graph.outputs and self.graph.opset >= 13
+        return axes.pop() if alone else None
 
     def find(self, name: str) -> str:
         """Return the representative of the tensors that share a quantiser with this one."""
@@ -397,6 +406,14 @@ class _Method:
             return np.histogram(values, BINS["mse"], (low, high))[0]
         return np.histogram(np.abs(values), BINS[self.name], (0.0, max(-low, high)))[0]
 
+    def relevant(self, tensor: str, values: NDArray[Any]) -> NDArray[Any]:
+        """Values of one sample, raised to the least that can change what Softmax makes of its row."""
+        axis = self.place.row_axis(tensor)
+        if axis is None:
+            return values
+        margin = math.log(values.shape[axis]) + (self.bits + 2) * math.log(2)
+        return np.maximum(values, values.max(axis=axis, keepdims=True) - np.asarray(margin, values.dtype))
+
     def range(self, tensor: str, counts: NDArray[np.int64], low: float, high: float) -> tuple[float, float]:
         """Range of a tensor from its histogram."""
         if self.name == "mse":
@@ -423,7 +440,7 @@ def _ranges(
         for tensors in evaluate.samples(graph, arrays, wanted):
             for name, values in tensors.items():
                 if values.size:
-                    function(name, values)
+                    function(name, method.relevant(name, values))
             done += 1
             if progress:
                 progress(done, rounds * count)
