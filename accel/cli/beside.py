@@ -387,7 +387,7 @@ def verify(
     original : Graph, optional
         The float graph that was quantised.
     file : path, optional
-        What the graph was made of, if that is quantised: its outputs are compared too.
+        What the graph was made of: the outputs of a quantised file are compared too.
     progress : callable, optional
         Called with (samples done, samples in all, what is next).
 
@@ -442,7 +442,7 @@ def verify(
         samples=count,
         checks=(*(check for _, check in fed), *checks),
         outputs=_apart(outputs, expected),
-        file="" if file is None else _against(network, graph, arrays, file, expected),
+        file="" if file is None or original is not None else _against(network, graph, arrays, file, expected),
         losses=tuple(losses.values()),
     )
 
@@ -477,7 +477,7 @@ def _against(
                 shaped = np.asarray(values[port.name]).reshape(1, *tensor.onnx_shape)
                 found[port.name].append(tensor.from_onnx(shaped) if shaped.dtype.kind in "iu" else tensor.quantise(shaped))
     except ToolError as error:
-        return f"the file as it is was not compared: {str(error).splitlines()[0]}"
+        return f"the file as it is was not compared: {str(error).splitlines()[0][:200]}"
     return _apart({name: np.concatenate(parts) for name, parts in found.items()}, expected)
 
 
@@ -587,7 +587,7 @@ class _Step:
             lo, hi, zero, rounding = -math.inf, math.inf, 0, Rounding.HALF_EVEN
             if isinstance(stated, Arithmetic):
                 lo, hi, zero, rounding = stated.lo, stated.hi, stated.zero_point, stated.rounding
-            _judge(check, result, ours - zero, None if theirs is None else theirs - zero, (lo - zero, hi - zero), rounding)
+            judge(check, result, ours - zero, None if theirs is None else theirs - zero, (lo - zero, hi - zero), rounding)
             return
         real = None if theirs is None else self._real(layer.output)
         if real is None:
@@ -597,7 +597,7 @@ class _Step:
         float32 = np.asarray(FLOAT * np.abs(reals).max(initial=0))
         units = self._units(stated, layer) if isinstance(stated, Lookup) else 0.0
         zero = layer.output.zero_point
-        _judge(check, Exact(reals, units + float32, float32), ours - zero, None, (lo - zero, hi - zero), rounding)
+        judge(check, Exact(reals, units + float32, float32), ours - zero, None, (lo - zero, hi - zero), rounding)
 
     def _real(self, tensor: Tensor) -> tuple[NDArray[np.float64], tuple[int, int], Rounding] | None:
         """Find the reals that onnxruntime quantises to a tensor [LSB], bounds and rounding: of what no formula says."""
@@ -631,7 +631,7 @@ class _Step:
         return not check.compare(np.sort(ours, axis=None), np.sort(theirs.astype(np.int64) - tensor.offset, axis=None))
 
 
-def _judge(
+def judge(
     check: Check,
     result: Exact,
     ours: NDArray[np.int64],
@@ -639,10 +639,21 @@ def _judge(
     bounds: tuple[float, float],
     rounding: Rounding,
 ) -> None:
-    """Compare integers, less their zero point, with the exact results, rounded once.
+    """Compare integers with the exact results, rounded once, and count what the stated arithmetic does not allow.
 
     Rounding never reverses an order: an arithmetic that is off by e before it rounds gives what lies between the roundings of the exact
     value less e and of that and e.
+
+    Parameters
+    ----------
+    check : Check
+        Where it is counted.
+    result : Exact
+    ours, theirs : int64, shape of the result
+        Less the zero point; `theirs` None where onnxruntime has none.
+    bounds : tuple of float
+        Least and greatest integer, less the zero point.
+    rounding : Rounding
     """
 
     def rounded(real: NDArray[np.float64]) -> NDArray[np.float64]:
