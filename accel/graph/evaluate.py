@@ -106,7 +106,7 @@ def samples(graph: Graph, inputs: Mapping[str, ArrayLike], wanted: Sequence[str]
     arrays = checked(graph, inputs)
     session = Session(graph, wanted)
     for index in range(len(next(iter(arrays.values())))):
-        yield session.run({name: array[index].reshape(_shape(graph.inputs[name])) for name, array in arrays.items()})
+        yield session.run({name: np.asarray(array[index]).reshape(_shape(graph.inputs[name])) for name, array in arrays.items()})
 
 
 def run(
@@ -167,7 +167,8 @@ def checked(graph: Graph, inputs: Mapping[str, ArrayLike]) -> dict[str, NDArray[
         rest = shape[1:] if shape[:1] == (1,) and array.ndim == len(shape) else shape
         if array.shape[1:] != rest or array.ndim != len(rest) + 1 or not len(array):
             raise RangeError(f"input {name!r} must be of shape (samples, {', '.join(map(str, rest))}), not {array.shape}")
-        if (array.dtype.kind == "f") != (dtype.kind not in "iub") or array.dtype.kind not in "fiub":
+        whole = dtype.kind in "iub" or given.kind in (TensorProto.INT4, TensorProto.UINT4)  # whose type is no integer of numpy's
+        if array.dtype != dtype and ((array.dtype.kind == "f") == whole or array.dtype.kind not in "fiub"):
             raise RangeError(f"input {name!r} must be of type {dtype}, not {array.dtype}")
         arrays[name] = array.astype(dtype)
     lengths = {name: len(array) for name, array in arrays.items()}

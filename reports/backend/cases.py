@@ -6,7 +6,7 @@ import contextlib
 import io
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from typing import Any
 
@@ -14,8 +14,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from accel.graph.read import OLDEST_OPSET
 from accel.graph.operators import OPERATORS
+from accel.graph.read import OLDEST_OPSET
 
 FOLDED = (
     "Constant",
@@ -38,6 +38,9 @@ ACTIVATIONS |= dict.fromkeys(("Constant", "ConstantOfShape", "Range"), ())
 BATCHED = {"Conv", "ConvInteger", "ConvTranspose", "QLinearConv", "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool"}
 BATCHED |= {"BatchNormalization", "InstanceNormalization", "GroupNormalization", "DepthToSpace", "SpaceToDepth"}
 
+# What training reads comes out too: these are run with all outputs, and once more with the first alone.
+AIDED, ALONE = ("Dropout", "LayerNormalization", "MaxPool"), ", first output"
+
 Tensors = Mapping[str, NDArray[Any]]
 
 
@@ -52,12 +55,16 @@ class Case:
         Of one node, at the oldest opset that is read if its operator is still the same there.
     inputs, outputs : mapping of str to array
         4-bit integers as int8, bfloat16 as float32.
+    rtol, atol : float
+        What the test itself calls equal.
     """
 
     name: str
     model: onnx.ModelProto
     inputs: Tensors
     outputs: Tensors
+    rtol: float
+    atol: float
 
     @property
     def node(self) -> onnx.NodeProto:
@@ -73,6 +80,11 @@ class Case:
     def attributes(self) -> dict[str, Any]:
         """Attributes of the node."""
         return {each.name: onnx.helper.get_attribute_value(each) for each in self.node.attribute}
+
+    def precision(self, name: str) -> float:
+        """Half an LSB of the type of an output, relative, if it is a narrow float."""
+        kind = next(port.type.tensor_type.elem_type for port in self.model.graph.output if port.name == name)
+        return {onnx.TensorProto.FLOAT16: 2.0**-11, onnx.TensorProto.BFLOAT16: 2.0**-8}.get(kind, 0.0)
 
     @cached_property
     def activations(self) -> Tensors:
@@ -100,9 +112,9 @@ class Case:
 
     @property
     def is_float(self) -> bool:
-        """Whether reals come in, so that formats are to be chosen here."""
-        chosen = self.kind not in ("QuantizeLinear", "DynamicQuantizeLinear")
-        return chosen and bool(self.activations) and all(x.dtype.kind == "f" for x in self.activations.values())
+        """Whether reals come in or go out, so that formats are to be chosen here."""
+        given = self.kind in ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul")
+        return not given and any(x.dtype.kind == "f" for x in (*self.activations.values(), *self.outputs.values()))
 
 
 @cache
@@ -118,8 +130,18 @@ def cases() -> dict[str, Case]:
         inputs, outputs = test.data_sets[0]
         given = {port.name: _array(value) for port, value in zip(graph.input, inputs, strict=False)}
         taken = {port.name: _array(value) for port, value in zip(graph.output, outputs, strict=False)}
-        found[test.name] = Case(test.name, _lifted(test.model), given, taken)
+        found[test.name] = case = Case(test.name, _lifted(test.model), given, taken, test.rtol, test.atol)
+        if case.kind in AIDED and len(taken) > 1:
+            found[f"{test.name}{ALONE}"] = _alone(case)
     return found
+
+
+def _alone(case: Case) -> Case:
+    """Case with its first output only."""
+    model = onnx.ModelProto()
+    model.CopyFrom(case.model)
+    del model.graph.output[1:], model.graph.node[0].output[1:]
+    return replace(case, name=f"{case.name}{ALONE}", model=model, outputs=dict(list(case.outputs.items())[:1]))
 
 
 @cache

@@ -93,7 +93,8 @@ def _folded(case: Case, path: Path) -> Outcome | None:
 def _simulated(case: Case, path: Path, config: AcceleratorConfig) -> Outcome:
     options: dict[str, Any] = {"calibration": case.samples, "bits": 16} if case.is_float else {}
     network = accel.load(path, constants=case.constants, whole=case.whole, **options)
-    result = accel.simulate(network, config, case.samples, batch=len(next(iter(case.samples.values()))))
+    samples = {name: x[:, None] if x.ndim == 1 else x for name, x in case.samples.items()}  # a single number has an axis here
+    result = accel.simulate(network, config, samples, batch=len(next(iter(samples.values()))))
     units = tuple(sorted({layer.unit for layer in result.layers} - {"none"}))
     bounds = result_bounds(case, network, config) if case.is_float else {}
     worst, differing, bound, share, right = 0.0, 0.0, None, None, True
