@@ -95,6 +95,39 @@ def test_simulate_tells_the_energy_pruned(capsys, model):
     assert "energy removed" not in out
 
 
+def test_simulate_saves_and_replays_its_schedule(capsys, model, tmp_path):
+    """The file is the schedule; edited, it gives another run; the search leaves a mark of its own."""
+    path = tmp_path / "schedule.json"
+    _, out, _ = run(capsys, "simulate", model, "--config", "tiny", "--save-schedule", path, "--json")
+    report, schedule = json.loads(out), json.loads(path.read_text())
+    assert schedule == report["schedule"]
+    code, out, _ = run(capsys, "simulate", model, "--config", "tiny", "--schedule", path, "--json")
+    assert (code, json.loads(out)["cycles"]) == (0, report["cycles"])
+    schedule["kept"] = []
+    path.write_text(json.dumps(schedule))
+    _, out, _ = run(capsys, "simulate", model, "--config", "tiny", "--schedule", path, "--json")
+    assert json.loads(out)["dram"] > report["dram"]
+    _, out, _ = run(capsys, "simulate", model, "--config", "tiny", "--search", "exhaustive", "--json")
+    assert json.loads(out)["cycles"] <= report["cycles"]
+
+
+def test_simulate_draws_its_cycles(capsys, model, tmp_path):
+    path = tmp_path / "cycles.png"
+    code, _, _ = run(capsys, "simulate", model, "--plot", path)
+    assert code == 0
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_long_run_says_so_before_it_starts(capsys, model, inputs, monkeypatch):
+    """And a short one does not."""
+    told = r"^accel: 6 samples of [\d,]+ MACs: about 0 s and [\d,]+ MiB$"
+    _, _, err = run(capsys, "simulate", model, "--inputs", inputs)
+    assert not re.search(told, err, re.MULTILINE)
+    monkeypatch.setattr("accel.cli.simulate.PATIENCE", 0.0)
+    _, _, err = run(capsys, "simulate", model, "--inputs", inputs)
+    assert re.search(told, err, re.MULTILINE)
+
+
 def test_npy_input(capsys, model, inputs, tmp_path):
     np.save(tmp_path / "x.npy", np.load(inputs)["x"])
     one = run(capsys, "simulate", model, "--json", "--inputs", tmp_path / "x.npy")
@@ -108,6 +141,11 @@ def test_npy_input(capsys, model, inputs, tmp_path):
         (
             ["simulate", "MODEL", "--config", "big"],
             "config must be one of edge-int8, sat-vcu1525, tiny or the path of a YAML file, not 'big'",
+        ),
+        (["simulate", "MODEL", "--schedule", "MODEL"], r".*small.onnx: schedule must be (UTF-8 text|JSON), not .*"),
+        (
+            ["simulate", "MODEL", "--schedule", "gone.json"],
+            r"schedule must be a readable file, not 'gone.json' \(No such file or directory\)",
         ),
         (["simulate", "MODEL", "--batch", "0"], r"batch must be an int in \[1, 16777215\], not 0"),
         (["simulate", "MODEL", "--pattern", "8"], "pattern must be N:M such as 2:8, not '8'"),
@@ -138,7 +176,7 @@ def test_npy_input(capsys, model, inputs, tmp_path):
         (["cosim", "--set", "stages=2"], r"set must be given with blocks of one kind, not with uspe \(AcceleratorConfig\) and .*"),
         (["cosim", "gaussian", "sigmoid", "--config", "tanh"], "function must be one of exp2, exp, gaussian for .* gaussian, not 'tanh'"),
         (["cosim", "--network", "MODEL", "--config", "gaussian"], "config must be one of edge-int8, .*, not 'gaussian'"),
-        (["verilog", "sigmoid", "--config", "edge-int8"], "config must be one of gaussian, .*, tiny or the path .*, not 'edge-int8'"),
+        (["verilog", "sigmoid", "--config", "edge-int8"], "config must be one of erf, .*, tiny or the path .*, not 'edge-int8'"),
         (
             ["verilog", "sigmoid", "--set", "method=base2"],
             "method must be one of auto, table, linear, searched for .* sigmoid, not 'base2'",

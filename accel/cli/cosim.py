@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from accel.cli import source
 from accel.cli.terminal import Progress, add_config, command, configuration, described, make_folder, say, table
 from accel.config import AcceleratorConfig
 from accel.errors import RangeError
@@ -25,9 +26,7 @@ def add(commands: Any) -> None:
     """Add the subcommand."""
     parser = command(commands, "cosim", cosim, EXAMPLES)
     parser.add_argument("blocks", metavar="BLOCK", nargs="*", help="names of `accel list blocks` (default: all)")
-    parser.add_argument(
-        "--network", metavar="NETWORK", help="instead of blocks: an ONNX file or a name of `accel list networks`, one random sample"
-    )
+    source.add_network(parser, option=True)
     parser.add_argument("--tiles", action="store_true", help="of the network, a random tile of every layer instead of every tile")
     parser.add_argument("--pattern", metavar="N:M", help="of the network, prune eligible layers as `accel simulate --pattern` does")
     add_config(parser, default=None)
@@ -84,7 +83,6 @@ def _blocks(args: argparse.Namespace) -> None:
 def _network(args: argparse.Namespace) -> None:
     import numpy as np
 
-    from accel.graph import load
     from accel.sim.harness import check_tools
     from accel.sim.program import cosim_network as run
     from accel.sim.tiles import cosim_tiles
@@ -93,7 +91,7 @@ def _network(args: argparse.Namespace) -> None:
     config = configuration(args, AcceleratorConfig, "tiny")
     check_tools(args.simulator)  # before any work
     pattern = Pattern.parse(args.pattern) if args.pattern else None
-    network, rng = load(args.network, seed=args.seed), np.random.default_rng(args.seed)
+    network, rng = source.network(args), np.random.default_rng(args.seed)
     inputs = {}
     for port in network.inputs:
         tensor = network.tensors[port.tensor]

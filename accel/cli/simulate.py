@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from accel.cli import scalesim
+from accel.cli import scalesim, source
 from accel.cli.terminal import Progress, add_config, command, configuration, make_folder, say, table, write
 from accel.config import AcceleratorConfig
 from accel.errors import RangeError
@@ -40,7 +40,7 @@ OVERHEAD = 1e-3  # [s] of a layer, likewise
 def add(commands: Any) -> None:
     """Add the subcommand."""
     parser = command(commands, "simulate", simulate, EXAMPLES)
-    add_network(parser)
+    source.add_network(parser)
     add_config(parser)
     parser.add_argument(
         "--pattern",
@@ -71,11 +71,6 @@ def add(commands: Any) -> None:
     )
 
 
-def add_network(parser: argparse.ArgumentParser) -> None:
-    """Add the argument that names a network."""
-    parser.add_argument("network", metavar="NETWORK", help="a QDQ-quantised ONNX file or a name of `accel list networks`")
-
-
 def simulate(args: argparse.Namespace) -> None:
     """Run a network on an accelerator: cycles and bytes per layer and, with inputs, every output bit.
 
@@ -87,10 +82,9 @@ def simulate(args: argparse.Namespace) -> None:
     if args.cfg:
         raise RangeError(f"cfg must come with --compat scalesim, not alone ({str(args.cfg)!r})")
     from accel.engine import simulate as run
-    from accel.graph import load
 
-    config, network = configuration(args, AcceleratorConfig), load(args.network)
-    inputs = read_arrays(args.inputs, network.inputs[0].name) if args.inputs else None
+    config, network = configuration(args, AcceleratorConfig), source.network(args)
+    inputs = source.read_arrays(args.inputs, network.inputs[0].name) if args.inputs else None
     if args.out:
         make_folder(args.out)
     how = {"batch": args.batch, "pattern": args.pattern, "schedule": args.schedule, "search": args.search}
@@ -132,26 +126,6 @@ def estimate(network: Network, shapes: Result, inputs: Mapping[str, NDArray[Any]
     size = 8 * (min(samples, max(1, CHUNK // max(largest, 1))) * elements + 4 * max(CHUNK, largest))
     size += sum(array.nbytes for array in inputs.values())
     return f"{samples:,} samples of {macs / shapes.batch:,.0f} MACs: about {seconds:,.0f} s and {size / 2**20:,.0f} MiB"
-
-
-def read_arrays(path: Path, name: str) -> dict[str, NDArray[Any]]:
-    """Read arrays by name from an .npz file, or the one called `name` from an .npy file.
-
-    Raises
-    ------
-    RangeError
-        If the file cannot be read or holds something else; pickled objects are refused.
-    """
-    import numpy as np
-
-    try:
-        found = np.load(path, allow_pickle=False)
-        return {name: found} if isinstance(found, np.ndarray) else {key: found[key] for key in found.files}
-    except OSError as error:
-        raise RangeError(f"inputs must be a readable .npz or .npy file, not {str(path)!r} ({error.strerror or error})") from None
-    except Exception as error:  # what numpy and zipfile raise for a damaged file has no common base
-        reason = str(error).partition(". ")[0] or type(error).__name__  # numpy goes on to recommend unpickling
-        raise RangeError(f"inputs must be a .npz or .npy file of numbers, not {str(path)!r} ({reason})") from None
 
 
 def save(result: Result, folder: Path) -> None:

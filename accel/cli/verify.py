@@ -4,18 +4,12 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from accel.cli.simulate import add_network, read_arrays
+from accel.cli.source import add_network, prepared, read_arrays
 from accel.cli.terminal import Progress, add_config, command, configuration, make_folder, say, write
 from accel.config import AcceleratorConfig
-from accel.errors import MismatchError, NetworkError, RangeError, ToolError
-
-if TYPE_CHECKING:  # the model is loaded when it is run: `accel --help` does without
-    from numpy.typing import NDArray
-
-    from accel.graph.graph import Graph
-    from accel.graph.network import Network
+from accel.errors import MismatchError, ToolError
 
 EXAMPLES = """
 accel verify digits-cnn --inputs images.npz
@@ -31,7 +25,6 @@ def add(commands: Any) -> None:
     parser.add_argument("--inputs", metavar="X", type=Path, required=True, help="arrays (samples, ...) by input name, .npz, or one .npy")
     add_config(parser)
     parser.add_argument("--pattern", metavar="N:M", help="prune eligible layers as `accel simulate --pattern` does; `dense` runs all dense")
-    parser.add_argument("--calibration", metavar="X", type=Path, help="samples that a float network is quantised by (default: the inputs)")
     parser.add_argument("--json", action="store_true", help="print the report as JSON instead of tables")
     parser.add_argument("--out", metavar="DIR", type=Path, help="write verify.json and verify.txt there")
 
@@ -48,9 +41,11 @@ def run(args: argparse.Namespace) -> None:
         make_folder(args.out)
     from accel.cli.beside import verify
 
-    network, graph, original, file, inputs = _prepare(args.network, args.inputs, args.calibration)
+    given = read_arrays(args.inputs)
+    found, network = prepared(args, fallback=given)
+    inputs = given if isinstance(given, dict) else {network.inputs[0].name: given}
     tell = Progress(f"verify {network.name}")
-    report = verify(network, graph, config, inputs, pattern=args.pattern, original=original, file=file, progress=tell)
+    report = verify(network, found.graph, config, inputs, pattern=args.pattern, original=found.real, file=found.file, progress=tell)
     if args.out:
         write(args.out / "verify.txt", f"{report}\n")
         write(args.out / "verify.json", report.to_json())
@@ -65,34 +60,3 @@ def _check_onnxruntime() -> None:
         import onnxruntime  # noqa: F401  # here before any work, though it is used elsewhere
     except ImportError as error:
         raise ToolError("onnxruntime must be installed to compare with it (pip install onnxruntime), not missing") from error
-
-
-def _prepare(
-    source: str, given: Path, calibration: Path | None
-) -> tuple[Network, Graph, Graph | None, Path | None, dict[str, NDArray[Any]]]:
-    """Read a network as :func:`accel.load` does.
-
-    Returns the network, its canonical graph, the float graph if it was quantised here, else the file, and the inputs.
-    """
-    from accel.graph.calibrate import calibrate
-    from accel.graph.files import builtin, canonical, is_float
-    from accel.graph.fold import bind, fold
-    from accel.graph.named import BUILDERS
-    from accel.graph.onnx import network
-    from accel.graph.read import read
-
-    if source in BUILDERS:
-        raise NetworkError(f"network must have weights to verify, not be {source!r}, shapes only")
-    file = builtin().get(source, Path(source))
-    if file.suffix == ".csv":
-        raise NetworkError(f"network must be an ONNX file, not the topology {str(file)!r}, shapes only")
-    graph = canonical(bind(read(file)))
-    name = next(iter(graph.inputs), "")
-    inputs = read_arrays(given, name)
-    if not is_float(graph):
-        if calibration is not None:
-            raise RangeError(f"calibration must be given with a float network, not with {source!r}, which is quantised")
-        return network(graph, graph.name), graph, None, file, inputs
-    samples = inputs if calibration is None else read_arrays(calibration, name)
-    quantised = fold(calibrate(graph, samples))
-    return network(quantised, graph.name), quantised, graph, None, inputs

@@ -8,9 +8,10 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -100,28 +101,108 @@ def load(
     ConfigError
         If `seed`, `method` or `bits` break their rule.
     """
-    if seed is not None and (type(seed) is not int or not 0 <= seed < 1 << 32):
-        raise ConfigError(f"seed must be an int of 0 to {(1 << 32) - 1}, not {seed!r}")
+    options = Options(constants, calibration, method, bits, seed, whole, shapes, progress)
+    if isinstance(source, str | os.PathLike) and not isinstance(os.fspath(source), bytes) and example is None:
+        file = Path(source)
+        if file.suffix == TOPOLOGY and os.fspath(source) not in names():
+            return products(load_topology(file))
+    return prepare(source, example, options).network()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Options:
+    """What :func:`load` can be told of a network; see there.
+
+    Parameters
+    ----------
+    constants, calibration, method, bits, seed, whole, shapes, progress
+        As for :func:`load`.
+    fallback : array_like or mapping of str to array_like, optional
+        Samples of a float network that comes without calibration; without them standard normal numbers.
+
+    Raises
+    ------
+    ConfigError
+        If `seed` breaks its rule.
+    """
+
+    constants: Mapping[str, ArrayLike] | None = None
+    calibration: Mapping[str, ArrayLike] | ArrayLike | None = None
+    method: str = "minmax"
+    bits: int = 8
+    seed: int | None = None
+    whole: bool = False
+    shapes: Mapping[str, Sequence[int]] | None = None
+    progress: Progress | None = None
+    fallback: Mapping[str, ArrayLike] | ArrayLike | None = None
+
+    def __post_init__(self) -> None:
+        if self.seed is not None and (type(self.seed) is not int or not 0 <= self.seed < 1 << 32):
+            raise ConfigError(f"seed must be an int of 0 to {(1 << 32) - 1}, not {self.seed!r}")
+
+
+class Prepared(NamedTuple):
+    """A network on its way: graphs that still run in other tools.
+
+    Parameters
+    ----------
+    graph : Graph
+        Canonical and quantised.
+    real : Graph or None
+        The float graph, where it was quantised here.
+    file : Path or None
+        Where it came from a file.
+    """
+
+    graph: Graph
+    real: Graph | None = None
+    file: Path | None = None
+
+    def network(self) -> Network:
+        """Import the graph."""
+        from accel.graph.onnx import network
+
+        with naming(self.file) if self.file else nullcontext():
+            return network(self.graph, self.graph.name)
+
+
+def prepare(source: Any, example: Any = None, options: Options | None = None) -> Prepared:
+    """Take what holds a network up to the graph that is imported.
+
+    Parameters
+    ----------
+    source, example
+        As for :func:`load`, but no topology.
+    options : Options, optional
+
+    Returns
+    -------
+    Prepared
+
+    Raises
+    ------
+    NetworkError, ConfigError
+        As :func:`load`.
+    """
+    told = options or Options()
     if type(source).__module__.partition(".")[0] != "builtins" and hasattr(source, "state_dict"):
         from accel.graph.module import export
 
-        return _network(export(source, example, whole), constants, calibration, method, bits, seed, whole, shapes, progress)
+        return Prepared(*_quantised(export(source, example, told.whole), told))
     if not isinstance(source, str | os.PathLike) or isinstance(os.fspath(source), bytes):
         raise NetworkError(f"network must be a path, a torch module or one of {', '.join(names())}, not {_short(source)}")
     if example is not None:
         raise NetworkError("example must come with a torch module, not with a file or name")
     name = os.fspath(source)
     if name in BUILDERS:
-        return _network(BUILDERS[name](seed), constants, calibration, method, bits, seed, whole, shapes, progress)
+        return Prepared(*_quantised(BUILDERS[name](told.seed), told))
     file = builtin().get(name, Path(name))
-    if file.suffix == TOPOLOGY:
-        return products(load_topology(file))
     with naming(file):
         if status(file) is None:
             raise NetworkError(f"network must be an ONNX file or one of {', '.join(names())}, not a missing file")
     graph = read(file)
     with naming(file):
-        return _network(graph, constants, calibration, method, bits, seed, whole, shapes, progress)
+        return Prepared(*_quantised(graph, told), file)
 
 
 def _short(value: object) -> str:
@@ -129,27 +210,18 @@ def _short(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:60]}..."
 
 
-def _network(
-    graph: Graph,
-    constants: Mapping[str, ArrayLike] | None,
-    calibration: Mapping[str, ArrayLike] | ArrayLike | None,
-    method: str,
-    bits: int,
-    seed: int | None,
-    whole: bool,
-    shapes: Mapping[str, Sequence[int]] | None,
-    progress: Progress | None,
-) -> Network:
-    """Take a graph all the way to a network."""
-    from accel.graph.onnx import network
+def _quantised(graph: Graph, options: Options) -> tuple[Graph, Graph | None]:
+    """Bring a graph to its canonical form, and quantise it if it is float; the float graph comes second."""
+    graph = canonical(bind(graph, options.constants, options.whole, options.shapes))
+    if options.calibration is None and not is_float(graph):
+        return graph, None
+    from accel.graph.calibrate import calibrate
 
-    graph = canonical(bind(graph, constants, whole, shapes))
-    if calibration is not None or is_float(graph):
-        from accel.graph.calibrate import calibrate
-
-        samples = _samples(graph, seed) if calibration is None else calibration
-        graph = fold(calibrate(graph, samples, method, bits, progress=progress))
-    return network(graph, graph.name)
+    given = (options.calibration, options.fallback)
+    samples = next((each for each in given if each is not None), None)
+    samples = _samples(graph, options.seed) if samples is None else samples
+    quantised = fold(calibrate(graph, samples, options.method, options.bits, progress=options.progress))
+    return quantised, graph if is_float(graph) else None
 
 
 def canonical(graph: Graph) -> Graph:
@@ -194,7 +266,7 @@ def _samples(graph: Graph, seed: int | None) -> dict[str, Any]:
     warnings.warn(
         f"ranges of {graph.name} are those of standard normal inputs: give calibration samples for ones that mean something",
         UserWarning,
-        stacklevel=4,
+        stacklevel=5,
     )
     rng = np.random.default_rng(SEED if seed is None else seed)
     samples: dict[str, Any] = {}

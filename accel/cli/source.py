@@ -1,0 +1,118 @@
+"""The options that say which network a command runs, and how it is quantised."""
+
+from __future__ import annotations
+
+import argparse
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from accel.cli.terminal import Progress, say
+from accel.errors import NetworkError, RangeError
+
+if TYPE_CHECKING:  # the model is loaded when it is run: `accel --help` does without
+    from numpy.typing import NDArray
+
+    from accel.graph.files import Prepared
+    from accel.graph.network import Network
+
+METHODS = ("minmax", "percentile", "mse", "entropy")  # of accel.graph.calibrate, which is loaded when it is run
+
+
+def add_network(parser: argparse.ArgumentParser, *, option: bool = False) -> None:
+    """Add the argument, or option, that names a network, and the options of :func:`network`."""
+    told = "an ONNX file, quantised or float, a SCALE-Sim topology .csv, or a name of `accel list networks`"
+    if option:
+        parser.add_argument("--network", metavar="NETWORK", help=f"instead of blocks: {told}")
+    else:
+        parser.add_argument("network", metavar="NETWORK", help=told)
+        parser.add_argument("--seed", metavar="S", type=int, help="of the weights of a network by name (default: only shapes are known)")
+    group = parser.add_argument_group("float networks are quantised here")
+    group.add_argument("--calibration", metavar="X", type=Path, help="samples that ranges are taken from, .npz or .npy (default: noise)")
+    group.add_argument("--method", choices=METHODS, default="minmax", help="how ranges follow from samples (default: %(default)s)")
+    group.add_argument("--bits", metavar="B", type=int, default=8, help="4, 8 or 16, of weights and activations (default: %(default)s)")
+
+
+def network(args: argparse.Namespace) -> Network:
+    """Load what the options of :func:`add_network` name; what the importer warns of is told in a line."""
+    from accel.graph import load
+
+    with _telling():
+        return load(args.network, **_options(args))
+
+
+def prepared(args: argparse.Namespace, fallback: Any) -> tuple[Prepared, Network]:
+    """Load it with its graphs; a float one without calibration samples is calibrated on `fallback`.
+
+    Raises
+    ------
+    NetworkError
+        If only shapes are known.
+    RangeError
+        If calibration samples are given for a quantised network.
+    """
+    from accel.graph.files import Options, prepare
+    from accel.graph.named import BUILDERS
+
+    if args.network.endswith(".csv") or (args.network in BUILDERS and args.seed is None):
+        raise NetworkError(f"network must have weights, not be {args.network!r}, shapes only")
+    with _telling():
+        found = prepare(args.network, options=Options(**_options(args), fallback=fallback))
+        if args.calibration and found.real is None:
+            raise RangeError(f"calibration must be given with a float network, not with {args.network!r}, which is quantised")
+        return found, found.network()
+
+
+def _options(args: argparse.Namespace) -> dict[str, Any]:
+    tell = Progress(f"calibrate {args.network}")
+    return {
+        "seed": args.seed,
+        "calibration": read_arrays(args.calibration) if args.calibration else None,
+        "method": args.method,
+        "bits": args.bits,
+        "progress": lambda done, total: tell(done, total, "samples"),
+    }
+
+
+@contextmanager
+def _telling() -> Iterator[None]:
+    """Tell each warning in a line."""
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always", UserWarning)
+        yield
+    for warning in told:
+        say(str(warning.message))
+
+
+def read_arrays(path: Path, name: str | None = None) -> Any:
+    """Read arrays by name from an .npz file, or one from an .npy file.
+
+    Parameters
+    ----------
+    path : Path
+    name : str, optional
+        What the array of an .npy file is called; without it, it is returned bare.
+
+    Returns
+    -------
+    dict of str to array, or array
+
+    Raises
+    ------
+    RangeError
+        If the file cannot be read or holds something else; pickled objects are refused.
+    """
+    import numpy as np
+
+    try:
+        found: NDArray[Any] | Any = np.load(path, allow_pickle=False)
+        if isinstance(found, np.ndarray):
+            return found if name is None else {name: found}
+        return {key: found[key] for key in found.files}
+    except OSError as error:
+        raise RangeError(f"inputs must be a readable .npz or .npy file, not {str(path)!r} ({error.strerror or error})") from None
+    except Exception as error:  # what numpy and zipfile raise for a damaged file has no common base
+        reason = str(error).partition(". ")[0] or type(error).__name__  # numpy goes on to recommend unpickling
+        raise RangeError(f"inputs must be a .npz or .npy file of numbers, not {str(path)!r} ({reason})") from None
