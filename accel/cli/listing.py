@@ -91,9 +91,13 @@ def _rbf() -> list[dict[str, object]]:
 
 
 def _networks() -> list[dict[str, object]]:
-    from accel.graph import builtin
+    from accel.graph.files import builtin
+    from accel.graph.named import BUILDERS
+    from accel.graph.topology import topologies
 
-    return [{"network": name, "file": path.name} for name, path in builtin().items()]
+    held = {name: "trained weights" for name in builtin()} | dict.fromkeys(BUILDERS, "shapes; weights with --seed")
+    rows: list[dict[str, object]] = [{"network": name, "holds": what} for name, what in held.items()]
+    return rows + [{"network": name, "holds": "topology of SCALE-Sim, for --compat scalesim"} for name in topologies()]
 
 
 def _operators() -> list[dict[str, object]]:
