@@ -11,8 +11,9 @@ if TYPE_CHECKING:
     from accel.errors import AccelError
     from accel.graph import Network, load
     from accel.result import Result
+    from accel.schedule.plan import Schedule
 
-__all__ = ["AccelError", "AcceleratorConfig", "Network", "Result", "load", "simulate"]
+__all__ = ["AccelError", "AcceleratorConfig", "Network", "Result", "Schedule", "load", "simulate"]
 __version__ = metadata.version("accel")
 
 _HOMES = {
@@ -20,6 +21,7 @@ _HOMES = {
     "AcceleratorConfig": "accel.config",
     "Network": "accel.graph",
     "Result": "accel.result",
+    "Schedule": "accel.schedule.plan",
     "load": "accel.graph",
     "simulate": "accel.engine",
 }

@@ -146,6 +146,8 @@ class LayerResult:
         Partial sums stored and fetched [bytes].
     register_moved : int
         Of processing elements: two operands read, the sum read and written, for each MAC [bytes].
+    roof : Roof or None
+        None off the array.
     energy_removed : float or None
         Fraction of the sum of squared weights that pruning removed; None where it was not asked for.
     overflowed : int or None

@@ -134,7 +134,8 @@ def test_fronts_are_where_a_walk_ends_its_stages(plan):
 
 def stage_starts(plan: GemmSchedule) -> list[int]:
     """Return the first step of every stage, tile by tile: of each block, and of each chunk of its reduction."""
-    ends, hop, starts, step = chunks(plan.cut, plan.dataflow, plan.blocks), plan.config.add_stages, {}, 0
+    ends, hop, step = chunks(plan.cut, plan.dataflow, plan.blocks), plan.config.add_stages, 0
+    starts: dict[tuple[tuple[int, int], int], int] = {}
     for at in plan.placed():
         block = at.m // plan.blocks.m, at.n // plan.blocks.n
         if plan.dataflow is Dataflow.OS:

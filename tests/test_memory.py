@@ -20,21 +20,21 @@ def stages(draw: st.DrawFn) -> Stages:
     count = draw(st.integers(1, 5))
     moved = st.lists(st.sampled_from([0, 0, 1, 7, 40, 41]) | st.integers(0, 100), min_size=count, max_size=count)
     times = st.lists(st.integers(0, 30), min_size=count, max_size=count)
-    fields = [np.array(draw(each), np.int64) for each in (times, times, moved, moved)]
-    return Stages(*fields, repeats=draw(st.integers(1, 4)))
+    cycles, lag, loads, stores = (np.array(draw(each), np.int64) for each in (times, times, moved, moved))
+    return Stages(cycles, lag, loads, stores, draw(st.integers(1, 4)))
 
 
 def clocked(stages: Stages, rate: float, latency: int) -> Timeline:
     """Run array and DRAM cycle by cycle."""
     cycles, lag, loads, stores = (each.tolist() * stages.repeats for each in stages[:4])
-    count, period = len(cycles), len(stages.cycles)
+    count, period, never = len(cycles), len(stages.cycles), 1 << 62
     order = [("load", 0), ("load", 1)]
     for i in range(1, count):
         order += [("load", i + 1), ("store", i - 1)]
     order += [("store", count - 1)]
     queue = [(kind, i) for kind, i in order if i < count and {"load": loads, "store": stores}[kind][i]]
-    ready = [None if moved else 0 for moved in loads]  # when operands are there
-    stored = [None if moved else 0 for moved in stores]
+    ready = [never if moved else 0 for moved in loads]  # when operands are there
+    stored = [never if moved else 0 for moved in stores]
     ended: dict[int, int] = {-2: 0, -1: 0}
     t = done = wait_load = wait_store = left = 0
     current, rest = None, Fraction(0)
@@ -48,8 +48,8 @@ def clocked(stages: Stages, rate: float, latency: int) -> Timeline:
             if until is None:
                 if t < (left if running % period == 0 else ended[running - 1]):
                     break
-                there = ready[running] is not None and t >= ready[running]
-                room = running < 2 or (stored[running - 2] is not None and t >= stored[running - 2])
+                there = t >= ready[running]
+                room = running < 2 or t >= stored[running - 2]
                 if not there or not room:
                     wait_load += not there
                     wait_store += there

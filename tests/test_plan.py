@@ -8,6 +8,7 @@ import json
 import re
 from concurrent.futures import ThreadPoolExecutor
 from math import ceil
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ import accel
 from accel import presets, simulate
 from accel.config import AcceleratorConfig
 from accel.errors import NetworkError, RangeError
+from accel.graph.graph import Given, Graph, Node
 from accel.graph.network import Host, MatrixProduct, Network, Port, Sum, Tensor, Window
 from accel.isa import Dataflow
 from accel.schedule import plan as plans
@@ -210,6 +212,7 @@ def test_searches_find_what_there_is(data):
         assert best.cost.time.total <= each.cost.time.total
         assert each.cost.traffic.total >= compulsory(config, work, kept).total
     for each in (found["best"], best):
+        assert each is not None
         assert each.runner_up is None or each.runner_up[1].time.total >= each.cost.time.total
 
 
@@ -266,7 +269,10 @@ def test_vector_work_goes_through_at_a_constant_rate(data):
     config, work = data.draw(machines()), data.draw(vectors())
     kept, size, width = data.draw(keeps(work)), data.draw(st.integers(1, 60)), data.draw(st.integers(1, work.channels))
     whole = width == work.channels
-    cycles, reads, stores, done = [], [[] for _ in work.regions], [], 0
+    cycles: list[int] = []
+    reads: list[list[int]] = [[] for _ in work.regions]
+    stores: list[int] = []
+    done = 0
     passes = 1 if whole else work.passes
     for first in range(0, work.rows, size):
         last = min(first + size, work.rows)
@@ -282,16 +288,19 @@ def test_vector_work_goes_through_at_a_constant_rate(data):
                 made = (last - first) * work.result
                 made = made * end // work.channels - made * channel // work.channels
                 stores.append(0 if kept.output or turn < passes - 1 else made)
-    stages = [np.array(each, np.int64) for each in (cycles, [0] * len(cycles), np.sum(reads, axis=0), stores)]
+    stages = Stages(np.array(cycles), np.zeros(len(cycles), np.int64), np.sum(reads, axis=0), np.array(stores))
     tiling = Tiling(m=size) if whole else Tiling(m=size, n=width)
     cost = evaluate(config, work, kept, tiling)
-    assert cost.time == clocked(Stages(*stages), config.dram_rate, config.dram_latency)
+    assert cost.time == clocked(stages, config.dram_rate, config.dram_latency)
     assert (cost.traffic.reads, cost.traffic.weights, cost.traffic.written) == (tuple(map(sum, reads)), 0, sum(stores))
     assert cost.time.compute == work.cycles
-    found = {method: search(config, work, kept, method) for method in ("best", "exhaustive", "fixed")}
-    assert found["exhaustive"].cost.time.total <= min(each.cost.time.total for each in found.values())
+    best = search(config, work, kept, "exhaustive")
+    assert best is not None
+    for each in (search(config, work, kept, method) for method in ("best", "fixed")):
+        assert each is not None
+        assert best.cost.time.total <= each.cost.time.total
     if whole or width % config.cols == 0:
-        assert found["exhaustive"].cost.time.total <= cost.time.total
+        assert best.cost.time.total <= cost.time.total
     assert cost.traffic.total >= compulsory(config, work, kept).total
 
 
@@ -381,13 +390,13 @@ def test_more_never_costs_a_network_a_cycle(seed):
 def chain(*shapes: tuple[int, ...], add: tuple[int, int] | None = None, host: int | None = None) -> Network:
     """Return 1 x 1 convolutions from shape to shape, then perhaps the sum of two of the tensors; one may run on the host."""
     tensors = {f"t{i}": Tensor(name=f"t{i}", shape=shape, bits=8, scale=1.0) for i, shape in enumerate(shapes)}
-    common = {"kind": "Conv", "zero_point": 0, "lo": -128, "hi": 127, "window": Window()}
+    common: dict[str, Any] = {"kind": "Conv", "zero_point": 0, "lo": -128, "hi": 127, "window": Window()}
     operators: list = [
         MatrixProduct(name=f"o{i}", inputs=(f"t{i - 1}",), output=f"t{i}", channels=shapes[i - 1][-1], filters=shapes[i][-1], **common)
         for i in range(1, len(shapes))
     ]
     if host is not None:
-        operators[host] = Host(name=f"o{host + 1}", kind="Erf", inputs=operators[host].inputs, output=operators[host].output, graph=_Any(1))
+        operators[host] = Host(name=f"o{host + 1}", kind="Erf", inputs=operators[host].inputs, output=operators[host].output, graph=erf())
     last = f"t{len(shapes) - 1}"
     if add:
         tensors["y"] = dataclasses.replace(tensors[f"t{add[0]}"], name="y")
@@ -403,15 +412,10 @@ def chain(*shapes: tuple[int, ...], add: tuple[int, int] | None = None, host: in
     )
 
 
-@dataclasses.dataclass
-class _Any:
-    """A host graph of so many inputs that is never run."""
-
-    count: int
-
-    @property
-    def inputs(self) -> dict[str, None]:
-        return dict.fromkeys(map(str, range(self.count)))
+def erf() -> Graph:
+    """Return a graph of one float operator."""
+    node = Node("erf", "Erf", ("x",), ("y",))
+    return Graph(name="erf", opset=20, nodes=(node,), constants={}, inputs={"x": Given(1, (1, *KIB))}, outputs=("y",))
 
 
 KIB = (16, 16, 4)  # the shape of a tensor of 1 KiB
@@ -584,7 +588,8 @@ def test_capacity_and_bandwidth_change_what_they_should():
     assert small.dram > 2 * whole.dram
     slow = simulate(net, dataclasses.replace(base, dram_gbs=0.64))
     assert slow.cycles > whole.cycles
-    assert {layer.roof.bound_by for layer in whole.layers if layer.roof} == {"compute", "memory"}
-    last, then = whole.layers[-1], slow.layers[-1]
-    assert (last.operator, last.roof.bound_by) == ("MatMul", "memory")
+    bound = [(layer.operator, layer.roof.bound_by) for layer in whole.layers if layer.roof]
+    assert bound[-1] == ("MatMul", "memory")
+    assert ("Conv", "compute") in bound
+    then = slow.layers[-1]
     assert 0.95 * then.dram / slow.config.dram_rate < then.cycles < 1.05 * then.dram / slow.config.dram_rate
