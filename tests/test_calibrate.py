@@ -439,4 +439,8 @@ def test_masked_attention(masked):
     assert parameters(found, "s")[0] <= 1.001 * wide / 255
     wanted, got = evaluate.run(float_graph, X)["y"], evaluate.run(found, X)["y"]
     assert (got[np.broadcast_to(masked == mask, got.shape)] == 0).all()
+    addend = next(node.inputs[1] for node in found.nodes if node.kind == "Add")
+    assert np.isfinite(found.constants[addend].values).all()
+    kept = replace(found, constants={**found.constants, addend: Array.of(mask)})
+    np.testing.assert_array_equal(evaluate.run(kept, X)["y"], got)  # the bounded mask changes nothing
     assert np.abs(wanted - got).mean() < 0.01

@@ -412,7 +412,8 @@ class _Method:
         if axis is None:
             return values
         margin = math.log(values.shape[axis]) + (self.bits + 2) * math.log(2)
-        return np.maximum(values, values.max(axis=axis, keepdims=True) - np.asarray(margin, values.dtype))
+        least: NDArray[Any] = values.max(axis=axis, keepdims=True) - np.asarray(margin, values.dtype)
+        return np.maximum(values, least)
 
     def range(self, tensor: str, counts: NDArray[np.int64], low: float, high: float) -> tuple[float, float]:
         """Range of a tensor from its histogram."""
@@ -649,6 +650,8 @@ def _insert(graph: Graph, place: Placement, grids: Mapping[str, Grid | Node], we
                 integers = editor.constant(f"{name}/quantised", array)
                 dequantised[key] = editor.dequantise(integers, grid, editor.fresh(f"{name}/dequantised"))
             inputs[index] = dequantised[key]
+        if node.kind == "Add" and node.outputs[0] in place.rounded:
+            inputs = [_bounded(editor, place, grids, node, name) for name in inputs]
         if node.kind == "Concat" and node.outputs[0] in place.rounded:
             inputs = [_constant_part(editor, grids[node.outputs[0]], name) if name in graph.constants else name for name in inputs]
         outputs = {
@@ -662,6 +665,24 @@ def _insert(graph: Graph, place: Placement, grids: Mapping[str, Grid | Node], we
             read[name] = name if source != name else editor.fresh(f"{name}/dequantised")
             fake(name, source, read[name])
     return editor.finish()
+
+
+def _bounded(editor: Editor, place: Placement, grids: Mapping[str, Grid | Node], node: Node, name: str) -> str:
+    """Bring an addend, -inf in a mask, into what changes the quantised sum: beyond, every sum saturates as it does at the bound."""
+    array = editor.constants.get(name)
+    others = [grids.get(place.states[each].base) if place.states[each].kind == "rounded" else None for each in place.operands(node)]
+    own = grids[node.outputs[0]]
+    if array is None or not array.known or len(others) != 1 or not isinstance(others[0], Grid) or not isinstance(own, Grid):
+        return name
+    (least, most), (low, high) = _ends(others[0]), _ends(own)
+    values = np.clip(array.values, np.float32(low - most), np.float32(high - least))
+    return name if np.array_equal(values, array.values) else editor.constant(f"{name}/bounded", Array.of(values.astype(np.float32)))
+
+
+def _ends(grid: Grid) -> tuple[float, float]:
+    """Least and largest real that the integers of a quantiser stand for."""
+    form, scale, zero = KINDS[grid.kind], float(grid.scale), int(grid.zero)
+    return (form.lo - zero) * scale, (form.hi - zero) * scale
 
 
 def _constant_part(editor: Editor, grid: Grid | Node, name: str) -> str:
