@@ -412,8 +412,8 @@ class _Method:
         if axis is None:
             return values
         margin = math.log(values.shape[axis]) + (self.bits + 2) * math.log(2)
-        least: NDArray[Any] = values.max(axis=axis, keepdims=True) - np.asarray(margin, values.dtype)
-        return np.maximum(values, least)
+        raised: NDArray[Any] = np.maximum(values, values.max(axis=axis, keepdims=True) - np.asarray(margin, values.dtype))
+        return raised
 
     def range(self, tensor: str, counts: NDArray[np.int64], low: float, high: float) -> tuple[float, float]:
         """Range of a tensor from its histogram."""
