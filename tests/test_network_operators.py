@@ -617,7 +617,7 @@ CHAINS = {
     "over": lambda m, x: m.node("Div", number(m, 1), m.node("Add", m.node("Abs", x), number(m, 1))),
     "less": lambda m, x: m.node("Sub", number(m, 0.3), x),
     "minus": lambda m, x: m.node("Sub", x, number(m, 0.3)),
-    "bounds": lambda m, x: m.node("Max", m.node("Min", x, number(m, 0.4)), number(m, -0.4)),
+    "bounds": lambda m, x: m.node("Max", m.node("Min", x, number(m, 0.4)), m.constant([-0.4], np.float32)),
     "scaled bounds": lambda m, x: m.node("Mul", m.node("Relu", m.node("Sub", x, number(m, 0.2))), number(m, -1.5)),
     "slope": lambda m, x: m.node("PRelu", x, m.constant([0.25], np.float32)),
     "exact": lambda m, x: m.node("Pow", x, number(m, 1)),
@@ -724,3 +724,15 @@ def test_constants_for_each_element_are_flat_no_further_than_they_must():
     y = model.fake(model.node("Add", x, model.constant(rng.uniform(-1, 1, (4, 6)), np.float32)), 0.03, 110)
     model.output(model.fake(model.node("Add", y, x), 0.05, 110))
     assert [type(operator) for operator in compared(model).operators] == [Move, Sum, Move, Sum]
+
+
+@pytest.mark.parametrize("kind", ["Sigmoid", "Exp", "Log", "Neg"])
+def test_what_is_not_a_number_is_the_zero_point(kind):
+    """0 / 0, in a table made by units or without."""
+    model = Model()
+    x = model.fake(model.input("batch", 4), 0.017, 117)
+    model.output(model.fake(model.node(kind, model.node("Div", x, x)), 0.03, 7))
+    (operator,) = network(model.graph, "test").operators
+    assert isinstance(operator, Lookup)
+    assert operator.table[117] == 7 - 128
+    assert len(set(np.delete(operator.table, 117).tolist())) == 1

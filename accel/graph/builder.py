@@ -19,10 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from accel.formats import FixedFormat, Rounding
+from accel.graph import movement
 from accel.graph.graph import Graph, Node
 from accel.graph.network import Move, Operator, Port, Tensor, channels_last, inverse
 from accel.quant import dequantise
 from accel.special.lookup import Pointwise
+
+LARGEST = 1 << 24  # our choice [elements]: of a tensor with constants of its own for each element
 
 Index = NDArray[np.signedinteger]
 Reals = NDArray[np.float64]
@@ -98,6 +101,15 @@ class Quantiser:
 def sample(shape: tuple[int, ...]) -> tuple[int, ...]:
     """Shape of one sample: the batch axis in front dropped, and never without an axis."""
     return shape[1:] if len(shape) > 1 and shape[0] == 1 else shape or (1,)
+
+
+def whole(places: Index, size: int) -> bool:
+    """Whether places are all those of a tensor of this size, each once."""
+    if places.size != size or places.min(initial=0) < 0:
+        return False
+    seen = np.zeros(size, bool)
+    seen[places.ravel()] = True
+    return bool(seen.all())
 
 
 def broadcast(*shapes: tuple[int, ...]) -> tuple[int, ...] | None:
@@ -203,8 +215,7 @@ class Placed:
         """The index, spelled out."""
         if self.index is not None:
             return self.index
-        places = np.arange(math.prod(self.stored), dtype=np.int32)
-        return places.reshape(self.stored).transpose(inverse(self.axes)).reshape(self.shape)
+        return movement.places(self.stored).transpose(inverse(self.axes)).reshape(self.shape)
 
     @property
     def natural(self) -> bool:
@@ -239,11 +250,11 @@ class Placed:
             lies = padded.reshape(padded.shape[len(self.shape) - len(self.stored) :]).transpose(self.axes)
             if lies.size == lies.shape[-1]:
                 return np.broadcast_to(lies.ravel(), self.stored[-1:])
-        places, size = self.places.ravel(), math.prod(self.stored)
-        if len(places) != size or places.min() < 0 or np.bincount(places, minlength=size).max() > 1:
+        size = math.prod(self.stored)
+        if size > LARGEST or not whole(self.places, size):
             return None
         full = np.empty(size)
-        full[places] = np.broadcast_to(padded, self.shape).ravel()
+        full[self.places.ravel()] = np.broadcast_to(padded, self.shape).ravel()
         rows = full.reshape(-1, self.stored[-1])
         return rows[0] if (rows == rows[0]).all() else full
 
@@ -388,7 +399,7 @@ class Draft(Placed):
         places = self.places.reshape(seen)
         steps = [int(places.take(1, axis).flat[0] - places.flat[0]) if extent > 1 else size for axis, extent in enumerate(seen)]
         for order in (tuple(range(len(seen))), tuple(sorted(range(len(seen)), key=lambda axis: -steps[axis]))):
-            if np.array_equal(places.transpose(order).ravel(), np.arange(size)):
+            if np.array_equal(places.transpose(order).ravel(), movement.places((size,))):
                 return tuple(seen[axis] for axis in order), order
         return None
 
@@ -472,7 +483,7 @@ class Builder:
         if value.natural and tensor.axes == order:
             return tensor
         index = value.places.reshape(shape).transpose(order)
-        if index.shape == tensor.shape and np.array_equal(index.ravel(), np.arange(tensor.size)):
+        if index.shape == tensor.shape and np.array_equal(index, movement.places(tensor.shape)):
             return tensor
         return self.move((tensor,), index, order=order)
 
@@ -481,7 +492,7 @@ class Builder:
         tensor = self.settle(value, value.kept)
         if Form.of(tensor) == Form.of(self.tensors[tensor.name]):
             return tensor
-        return self.move((tensor,), np.arange(tensor.size).reshape(tensor.shape), order=tensor.axes)
+        return self.move((tensor,), movement.places(tensor.shape), order=tensor.axes)
 
     def tidy(self, value: Activation) -> Activation:
         """Move a value that is not all of its tensor, each element once, into one of its own; axes stay in the stored order."""
@@ -574,7 +585,7 @@ class Builder:
             self.operate(draft.build(draft, output, common))
             flat = draft.flat if lies is None else None
             if flat:  # at once, so that nothing behind it is flat
-                moved = self.move((output,), np.arange(output.size).reshape(flat[0]), order=flat[1], name=name)
+                moved = self.move((output,), movement.places(flat[0]), order=flat[1], name=name)
                 result = Activation(tensor=moved, shape=draft.shape, real=False)
             self.rounded[key] = result
         return self.rounded[key]

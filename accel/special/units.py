@@ -100,12 +100,10 @@ def unit(name: str, bits: int = COARSE) -> Real:
     if name not in EXACT:
         raise RangeError(f"unit must be one of {', '.join(EXACT)}, not {name!r}")
     if name == "log":
-        return _log
-    if name == "exp":
-        return partial(_exp2, config("exp2", bits), log2(e))
-    if name == "exp2":
-        return partial(_exp2, config("exp2", bits), 1.0)
-    return partial(_rounded, config(name, bits))
+        return partial(_of_numbers, _log)
+    if name in ("exp", "exp2"):
+        return partial(_of_numbers, partial(_exp2, config("exp2", bits), log2(e) if name == "exp" else 1.0))
+    return partial(_of_numbers, partial(_rounded, config(name, bits)))
 
 
 def error(name: str, bits: int = COARSE) -> float:
@@ -129,6 +127,12 @@ def error(name: str, bits: int = COARSE) -> float:
     made = config(name, bits)
     last, limit = EXACT[name](np.array([made.operand.hi * 2.0**-made.in_frac, inf])).tolist()
     return float(STEEPEST[name] * 2.0 ** -(made.in_frac + 1) + made.error + limit - last + _FLOAT)
+
+
+def _of_numbers(function: Real, x: Reals) -> Reals:
+    """Apply a unit to numbers; what is none stays none."""
+    missing = np.isnan(x)
+    return np.where(missing, x, function(np.where(missing, 0.0, x)))
 
 
 def _rounded(config: FunctionConfig, x: Reals) -> Reals:

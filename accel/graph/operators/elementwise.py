@@ -15,6 +15,7 @@ import numpy as np
 
 from accel.errors import NetworkError, RangeError
 from accel.formats import Rounding
+from accel.graph import movement
 from accel.graph.builder import Activation, Constant, Draft, Form, Reals, Takes, Value, broadcast, sample
 from accel.graph.network import Divide, Lookup, MatrixProduct, Multiply, Operator, Sum, Tensor, Window
 from accel.graph.operators.registry import OnHost, Site, imports
@@ -195,7 +196,7 @@ def _spread(site: Site, value: Activation, varies: tuple[int, ...]) -> Activatio
     if len(along) == 1 and -axes <= along[0]:
         order = (*(axis for axis in range(axes) if axis != axes + along[0]), axes + along[0])
         return Activation(tensor=site.builder.settle(value, order), shape=value.shape, real=True)
-    flat = site.builder.move((value.tensor,), np.arange(value.tensor.size), order=(0,))
+    flat = site.builder.move((value.tensor,), movement.places((value.tensor.size,)), order=(0,))
     return replace(value, tensor=flat, index=value.places)
 
 
@@ -233,12 +234,12 @@ def _div(site: Site) -> Value:
 
 @imports("Max")
 def _max(site: Site) -> Value:
-    return _binary(site, np.maximum, lambda draft, c, _: clipped(draft, float(c), math.inf) if c.size == 1 else None)
+    return _binary(site, np.maximum, lambda draft, c, _: clipped(draft, c.item(), math.inf) if c.size == 1 else None)
 
 
 @imports("Min")
 def _min(site: Site) -> Value:
-    return _binary(site, np.minimum, lambda draft, c, _: clipped(draft, -math.inf, float(c)) if c.size == 1 else None)
+    return _binary(site, np.minimum, lambda draft, c, _: clipped(draft, -math.inf, c.item()) if c.size == 1 else None)
 
 
 @imports("Pow")
@@ -343,7 +344,7 @@ def _unary(site: Site) -> Value:
 @imports("PRelu")
 def _prelu(site: Site) -> Value:
     slope = site.reals(1)
-    if (slope != slope.flat[0]).any():
+    if slope.size != 1 and len(np.unique(slope)) != 1:
         raise OnHost  # a table holds one function, not one for each channel
     return applied(site, site.pointwise(0), lookup.FUNCTIONS["PRelu"](slope=float(slope.flat[0])))
 

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from accel.errors import NetworkError
-from accel.graph.builder import Activation, Constant, Draft, Reals, Takes, Value, broadcast
+from accel.graph import movement
+from accel.graph.builder import Activation, Constant, Draft, Reals, Takes, Value, broadcast, whole
 from accel.graph.network import DynamicProduct, MatrixProduct, Operator, Tensor, Window
 from accel.graph.operators.elementwise import shifted
 from accel.graph.operators.registry import OnHost, Site, imports
@@ -227,11 +228,10 @@ def _laid(matrix: NDArray[Any], value: Activation) -> NDArray[Any] | None:
     kernel = (len(matrix), *value.tensor.image)
     if value.index is None:
         return matrix.reshape(len(matrix), *value.tensor.onnx_shape).transpose(0, *(axis + 1 for axis in value.axes)).reshape(kernel)
-    places = value.index.ravel()
-    if places.min() < 0 or np.bincount(places, minlength=value.tensor.size).max() > 1:
+    if not whole(value.index, value.tensor.size):
         return None
     laid = np.empty_like(matrix)
-    laid[:, places] = matrix
+    laid[:, value.index.ravel()] = matrix
     return laid.reshape(kernel)
 
 
@@ -240,7 +240,7 @@ def rows(site: Site, value: Activation) -> Tensor:
     tensor, channels = value.tensor, value.shape[-1]
     if value.index is None and tensor.shape[-1] == channels and value.axes == tuple(range(len(value.axes))):
         return tensor
-    if tensor.shape[-1] == channels and np.array_equal(value.places.ravel(), np.arange(tensor.size)):
+    if tensor.shape[-1] == channels and np.array_equal(value.places.ravel(), movement.places((tensor.size,))):
         return tensor
     return site.builder.settle(value)
 

@@ -40,12 +40,11 @@ def _quantize_linear(site: Site) -> Value:
 
 def _one_scale(site: Site) -> None:
     """Leave an activation of many scales to the host: a tensor has one."""
-    scale = site.constant(1)
-    value = site.value(0)
-    if scale is None or scale.values.size == 1 or isinstance(value, Constant):
+    scale, zero = site.constant(1), site.constant(2)
+    if scale is None or scale.values.size == 1:
         return
-    if not site.attribute("block_size", 0):
-        site.parameters(site.shape(), site.builder.graph.kinds.get(site.node.inputs[2], 0) if len(site.node.inputs) > 2 else 0)
+    if site.given(0) is not None and not site.attribute("block_size", 0):
+        site.parameters(site.shape(), zero.kind if zero else 0)
     raise OnHost
 
 
@@ -86,7 +85,8 @@ def _round(site: Site, value: Activation, quantiser: Quantiser) -> Activation:
 @imports("DequantizeLinear")
 def _dequantize_linear(site: Site) -> Value:
     value = site.value(0)
-    _one_scale(site)
+    if not isinstance(value, Constant):
+        _one_scale(site)
     match value:
         case Constant(scale=None, kind=kind) if kind in TYPES or kind == TensorProto.INT32:
             if site.attribute("block_size", 0):
