@@ -26,6 +26,7 @@ from accel.errors import AccelError
 from accel.graph.topology import load_architecture, load_topology
 
 F32 = np.float32
+LARGEST = 4096  # elements of a constant that is made up
 EXPECTED = "standard normal"  # the one warning a float model may give
 INTEGERS = [
     -1,
@@ -490,6 +491,7 @@ def _outputs(node: NodeProto, opset: int, types: dict[str, Any], arrays: dict[st
 
 
 def _array(rng: random.Random, shape: list[int]) -> Any:
+    shape = shape if np.prod(shape, dtype=float) <= LARGEST else [1]
     dtype: Any = rng.choice([F32] * 12 + [np.int64, np.int8, np.uint8, np.int32, np.float16, np.bool_, np.float64])
     strange = FLOATS if rng.random() < 0.1 else []
     numbers = [rng.choice([0, 1, 2, 3, -1, 100, rng.random(), *strange]) for _ in range(int(np.prod(shape)))]
