@@ -22,7 +22,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -297,42 +296,48 @@ def _vector(config: AcceleratorConfig, work: VectorWork, kept: Kept, method: str
     return _least(config, work, kept, list(itertools.islice(options, 1 if method == "fixed" else LARGEST)), CLOSE)
 
 
+class _Options(NamedTuple):
+    """Cuts that fit, a lower bound of the cycles of each, and its traffic [bytes]."""
+
+    tilings: list[Tiling]
+    bounds: NDArray[np.float64]
+    moved: NDArray[np.float64]
+
+
 def _search(config: AcceleratorConfig, work: ProductWork, kept: Kept, flow: Dataflow, method: str) -> Found | None:
-    """Search one dataflow."""
+    """Search one dataflow: whole reductions, then chunks of them where that may help."""
     thorough = method == "exhaustive"
-    options, bounds, moved = _options(config, work, kept, flow, thorough)
-    if thorough or not options or _narrow(config, work, flow):
-        smaller = 0
-        busy = int(_least_cycles(config, work, flow, np.array([work.gemm.m]), np.array([work.gemm.n]))[0, 0])
-        for tiling in _chunked(config, work, flow, thorough):
-            if tiling.m < smaller and not thorough:
-                break
-            loads = _loads(config, work, kept, tiling)
-            if _fits(config, loads.tiles):
-                smaller = tiling.m
-                options.append(tiling)
-                total = work.repeats * sum(int(each.sum()) for each in (*loads.reads, loads.weights, loads.stores))
-                moved = np.append(moved, total)
-                start = (sum(int(read[0]) for read in loads.reads) + int(loads.weights[0]) + int(loads.stores[-1])) / config.dram_rate
-                bounds = np.append(bounds, max(total / config.dram_rate, start + busy))
-    if method == "fixed":
-        return _least(config, work, kept, options, np.inf)
     slack = 1.0 if thorough else CLOSE
-    best: Found | None = None
-    for i in np.argsort(bounds, kind="stable"):
-        if best is not None and bounds[i] * slack >= best.cost.time.total:
-            break
-        cost = evaluate(config, work, kept, options[i])
-        if best is None or cost.time.total < best.cost.time.total:
-            best = Found(options[i], cost)
+    options = _options(config, work, kept, flow, thorough)
+    if method == "fixed":
+        return _least(config, work, kept, options.tilings or _chunked(config, work, kept, flow, thorough).tilings, np.inf)
+    best = _bounded(config, work, kept, options, slack, None)
+    close = best is not None and best.cost.time.total <= slack * _fewest(config, work, flow)
+    if best is None or thorough or (_narrow(config, work, flow) and not close):
+        more = _chunked(config, work, kept, flow, thorough)
+        best = _bounded(config, work, kept, more, slack, best)
+        options = _Options(options.tilings + more.tilings, np.append(options.bounds, more.bounds), np.append(options.moved, more.moved))
     if thorough or best is None:
         return best
-    limit, least = best.cost.time.total * slack, best.cost.traffic.total
-    for i in np.argsort(moved, kind="stable"):
-        if moved[i] >= least:
+    limit = best.cost.time.total * slack
+    for i in np.argsort(options.moved, kind="stable"):
+        if options.moved[i] >= best.cost.traffic.total:
             break
-        if bounds[i] <= limit and (cost := evaluate(config, work, kept, options[i])).time.total <= limit:
-            return Found(options[i], cost)
+        if options.bounds[i] <= limit:
+            cost = evaluate(config, work, kept, options.tilings[i])
+            if cost.time.total <= limit:
+                return Found(options.tilings[i], cost)
+    return best
+
+
+def _bounded(config: AcceleratorConfig, work: Work, kept: Kept, options: _Options, slack: float, best: Found | None) -> Found | None:
+    """Take the cut with the fewest cycles, or one within `slack` of it, and not `best` only if it is better."""
+    for i in np.argsort(options.bounds, kind="stable"):
+        if best is not None and options.bounds[i] * slack >= best.cost.time.total:
+            break
+        cost = evaluate(config, work, kept, options.tilings[i])
+        if best is None or cost.time.total < best.cost.time.total:
+            best = Found(options.tilings[i], cost)
     return best
 
 
@@ -481,10 +486,8 @@ def _wide(config: AcceleratorConfig, flow: Dataflow) -> int:
     return config.cols * (config.add_stages if flow is Dataflow.OS else 1)
 
 
-def _options(
-    config: AcceleratorConfig, work: ProductWork, kept: Kept, flow: Dataflow, thorough: bool
-) -> tuple[list[Tiling], NDArray[np.float64], NDArray[np.float64]]:
-    """Blocks that take the whole reduction and fit, with a lower bound of their cycles, and their traffic [bytes]."""
+def _options(config: AcceleratorConfig, work: ProductWork, kept: Kept, flow: Dataflow, thorough: bool) -> _Options:
+    """Blocks that take the whole reduction and fit."""
     gemm, cut, wide = work.gemm, _cut(config, work.gemm), _wide(config, flow)
     rows, columns = _pieces(gemm.m, config.rows, thorough), _pieces(gemm.n, wide, thorough)
     acts = [work.region.blocks(int(size)) for size in rows]
@@ -517,7 +520,7 @@ def _options(
         ]
         bounds.append(bound[use])
         traffic.append(moved[use])
-    return found, np.concatenate(bounds), np.concatenate(traffic)
+    return _Options(found, np.concatenate(bounds), np.concatenate(traffic))
 
 
 def _least_cycles(
@@ -545,18 +548,36 @@ def _narrow(config: AcceleratorConfig, work: ProductWork, flow: Dataflow) -> boo
     return work.gemm.m <= most or work.gemm.n <= _wide(config, flow)
 
 
-def _chunked(config: AcceleratorConfig, work: ProductWork, flow: Dataflow, thorough: bool) -> Iterator[Tiling]:
-    """Blocks that take the reduction in chunks."""
+def _fewest(config: AcceleratorConfig, work: ProductWork, flow: Dataflow) -> int:
+    """Bound the cycles of every cut from below."""
+    return int(_least_cycles(config, work, flow, np.array([work.gemm.m]), np.array([work.gemm.n]))[0, 0])
+
+
+def _chunked(config: AcceleratorConfig, work: ProductWork, kept: Kept, flow: Dataflow, thorough: bool) -> _Options:
+    """Blocks that take the reduction in chunks and fit: unless thorough, of as many rows as do."""
     gemm, cut, wide = work.gemm, _cut(config, work.gemm), _wide(config, flow)
+    depth, fewest = cut.depth, _fewest(config, work, flow)
     unit = int(cut.pairs[0]) if flow is Dataflow.OS else config.rows
-    tallest = min(gemm.m, config.rows if flow is Dataflow.OS else config.acc_rows)
-    for m in _pieces(tallest, 1, thorough).tolist():
+    sizes = [size for size in _pieces(depth, unit, thorough).tolist() if size < depth]
+    found: list[Tiling] = []
+    bounds, moved = [], []
+    for m in _pieces(min(gemm.m, config.rows if flow is Dataflow.OS else config.acc_rows), 1, thorough).tolist():
         most = 1 if flow is Dataflow.OS else min(config.acc_rows // m, -(-gemm.n // wide))
-        for n in sorted({1, most} if not thorough else range(1, most + 1)):
-            for k in _pieces(cut.depth, unit, thorough).tolist():
-                if k < cut.depth:
-                    for outer in ("n", "m") if m < gemm.m and n * wide < gemm.n else ("n",):
-                        yield Tiling(m=m, n=min(n * wide, gemm.n), k=k, outer=outer, dataflow=flow)
+        for n, k in itertools.product(range(1, most + 1) if thorough else sorted({1, most}), sizes):
+            for outer in ("n", "m") if m < gemm.m and n * wide < gemm.n else ("n",):
+                tiling = Tiling(m=m, n=min(n * wide, gemm.n), k=k, outer=outer, dataflow=flow)
+                loads = _loads(config, work, kept, tiling)
+                if not _fits(config, loads.tiles):
+                    continue
+                streams = (*loads.reads, loads.weights)
+                total = work.repeats * sum(int(each.sum()) for each in (*streams, loads.stores))
+                ends = sum(int(each[0]) for each in streams) + int(loads.stores[-1])
+                found.append(tiling)
+                moved.append(float(total))
+                bounds.append(max(total / config.dram_rate, ends / config.dram_rate + fewest))
+        if found and not thorough:
+            break
+    return _Options(found, np.array(bounds), np.array(moved))
 
 
 class Accesses(NamedTuple):
