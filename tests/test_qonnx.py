@@ -318,7 +318,7 @@ QUANTISERS = "one of Quant, IntQuant, BipolarQuant, Trunc"
         ("Quant", {"s": 1, "z": 0, "b": 4}, {"rounding_mode": "CEIL"}, "rounding_mode", f"{ACTIVATION_MODES}, not CEIL"),
         ("Quant", {"s": 1, "z": 0, "b": 4}, {"rounding_mode": "DOWN"}, "rounding_mode", f"{ACTIVATION_MODES}, not DOWN"),
         ("Quant", {"s": 1, "z": 0, "b": 4}, {"rounding_mode": "ODD"}, "rounding_mode", f"one of {', '.join(MODES)}, not ODD"),
-        ("Trunc", {"s": [1, 2], "z": 0, "i": 8, "o": 4}, {}, "scale", "one positive number, not [1.0, 2.0]"),
+        ("Trunc", {"s": [1, 2], "z": 0, "i": 8, "o": 4}, {}, "scale", "one positive number, not 2"),
         ("Trunc", {"s": 1, "z": 3, "i": 8, "o": 4}, {}, "zeropt", "0, not 3"),
         ("Trunc", {"s": 1, "z": 0, "i": 8, "t": -4, "o": 4}, {}, "out_scale", "one positive number, not -4.0"),
         ("Quant", {"s": 1, "z": 0, "b": 4}, {"signed": "yes"}, "signed", "an integer, not 'yes'"),

@@ -147,8 +147,9 @@ def grid(node: Node, scale: NDArray[Any], zero: NDArray[Any] | None, kind: int, 
         raise NetworkError(f"zero point of {node} must be an integer of 32 bits, not {wrong.flat[0] if wrong.size else 'left out'}")
     with np.errstate(over="ignore", under="ignore"):
         scale = scale.astype(np.float32)
-    if not scale.size or not np.isfinite(scale).all() or not (scale > 0).all():
-        raise NetworkError(f"scale of {node} must be positive and finite, not {scale.tolist()}")
+    unfit = scale[~((scale > 0) & np.isfinite(scale))]
+    if not scale.size or unfit.size:
+        raise NetworkError(f"scale of {node} must be positive and finite, not {unfit.flat[0] if unfit.size else 'left out'}")
     if scale.size == 1 or (scale == scale.flat[0]).all():
         scale = scale.reshape(-1)[:1].reshape(())
     if zero.size == 1 or (zero == zero.flat[0]).all():

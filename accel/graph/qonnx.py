@@ -89,7 +89,7 @@ def _width(editor: Editor, node: Node, index: int, name: str, most: int) -> int:
     """Constant input that is a width [bits]."""
     widths = np.unique(_parameter(editor, node, index, name))
     if widths.size != 1 or widths[0] != np.rint(widths[0]) or not 1 <= widths[0] <= most:
-        raise NetworkError(f"{name} of {node} must be one integer in [1, {most}], not {' and '.join(f'{width:g}' for width in widths)}")
+        raise NetworkError(f"{name} of {node} must be one integer in [1, {most}], not {' and '.join(f'{width:g}' for width in widths[:2])}")
     return int(widths[0])
 
 
@@ -229,14 +229,12 @@ def _trunc(editor: Editor, node: Node) -> None:
     scale, zero = _parameter(editor, node, 1, "scale"), _parameter(editor, node, 2, "zeropt")
     widest = _width(editor, node, 3, "in_bitwidth", 32)
     bits = _width(editor, node, 5 if second else 4, "out_bitwidth", WIDEST)
-    if scale.size != 1 or not 0 < scale.ravel()[0] < np.inf:
-        raise NetworkError(f"scale of {node} must be one positive number, not {scale.tolist()}")
+    _positive(node, "scale", scale)
     if zero.any():
         raise NetworkError(f"zeropt of {node} must be 0, not {zero.ravel()[zero.ravel() != 0][0]:g}")
     if second:
         out = _parameter(editor, node, 4, "out_scale")
-        if out.size != 1 or not 0 < out.ravel()[0] < np.inf:
-            raise NetworkError(f"out_scale of {node} must be one positive number, not {out.tolist()}")
+        _positive(node, "out_scale", out)
         shift = int(np.rint(np.log2(out.ravel()[0] / scale.ravel()[0])))
         lo, hi = _bounds(node, bits)
     else:
@@ -252,6 +250,12 @@ def _trunc(editor: Editor, node: Node) -> None:
         x = editor.emit("Mul", [x, operand], editor.fresh(f"{output}/scaled"), shape=shape)
     of = grid(node, out, None, _kind(lo, hi))
     editor.dequantise(_quantiser(editor, node, x, of, output, rounding=rounding, lo=lo, hi=hi), of, output)
+
+
+def _positive(node: Node, name: str, values: NDArray[np.float32]) -> None:
+    """Refuse what is no positive finite number."""
+    if values.size != 1 or not 0 < values.ravel()[0] < np.inf:
+        raise NetworkError(f"{name} of {node} must be one positive number, not {values.item() if values.size == 1 else values.size}")
 
 
 def _nonnegative(editor: Editor, x: str) -> bool:

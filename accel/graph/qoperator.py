@@ -395,7 +395,7 @@ def _fused_gemm(editor: Editor, node: Node) -> None:
 @_rewrites("FusedMatMul", inputs=2)
 def _fused_matmul(editor: Editor, node: Node) -> None:
     factors = []
-    for index, name in enumerate(editor.names(node)):
+    for index, name in enumerate(editor.names(node)[:2]):
         wanted, shape = node.attributes.get(f"trans{'AB'[index]}", 0), editor.shapes.get(name)
         if node.attributes.get(f"transBatch{'AB'[index]}", 0):
             raise NetworkError(f"transBatch{'AB'[index]} of {node} must be 0, not 1")
@@ -628,7 +628,7 @@ def _lifted(graph: Graph) -> Graph:
             _clip(editor, node, held)
         elif node.kind == "Clip" and not node.domain and inputs[0] in editor.constants and editor.constants[inputs[0]].kind in KINDS:
             _clip_constant(editor, node)
-        elif node.kind in CHOOSING + MOVING and not node.domain and inputs[0] in held and _alike(editor, node, held):
+        elif node.kind in CHOOSING + MOVING and not node.domain and inputs and inputs[0] in held and _alike(editor, node, held):
             _lift(editor, node, held)
         else:
             editor.keep(node)
@@ -667,7 +667,7 @@ def _bounds(editor: Editor, node: Node) -> tuple[int | None, int | None]:
     arrays = (editor.array(node, 1, "min"), editor.array(node, 2, "max"))
     for array, what in zip(arrays, ("min", "max"), strict=True):
         if array is not None and (array.values.size != 1 or array.values.dtype.kind not in "iu"):
-            raise NetworkError(f"{what} of {node} must be one integer, not {array.values.tolist()}")
+            raise NetworkError(f"{what} of {node} must be one integer, not {array.values.size} of {array.values.dtype}")
     low, high = (None if array is None else int(array.values.item()) for array in arrays)
     return low, high
 
