@@ -23,10 +23,10 @@ HEAD = """\
 is imported here: inputs that networks hold as constants are bound to the test's values (`accel.load(path, constants=...)`), with
 `whole=True` where axis 0 does not count samples. Tests on reals are calibrated from the test's own data at 16 bits (`{preset}`), and each
 element must be within a bound that `bounds.py` computes from the formats; a bound beyond {share} of the output's range is listed and not
-counted as passed. Tests on integers must be equal up to one.
+counted as passed. Tests on integers must be equal, up to one where they are requantised.
 
 {tests} tests: **{passed} passed**, {listed} listed, {skipped} skipped. Of the {integers} tests on integers that passed, the largest share
-of elements that differ by one is {rate}. {expanded} more spell an operator out in others (`_expanded`), and those are tested one by one.
+of elements that differ at all is {rate}. {expanded} more spell an operator out in others (`_expanded`), and those are tested one by one.
 Tests whose node also writes what training reads are run twice, with all outputs and with the first alone.
 
 Computed by: *array* and *vector* have RTL, *special* is fixed point bit for bit, *memory* only moves, *host* is float, *folded* is a

@@ -62,14 +62,17 @@ def result_bounds(case: Case, network: Network, config: AcceleratorConfig) -> di
     config : AcceleratorConfig
         What it runs on.
     """
-    errors = operand_errors(case, network)
-    spread = _propagated(case, network, errors)
     tensors = {port.name: network.tensors[port.tensor] for port in network.outputs}
     return {
-        name: spread[at] + _arithmetic(case, network, config, tensors[name]) + _precision(case, at, name)
-        for at, name in enumerate(case.outputs)
+        name: spread + _arithmetic(case, network, config, tensors[name]) + _precision(case, at, name)
+        for at, (name, spread) in enumerate(operand_bounds(case, network).items())
         if name in tensors
     }
+
+
+def operand_bounds(case: Case, network: Network) -> dict[str, Reals]:
+    """Bound of what the errors of the operands do to each output, element by element."""
+    return dict(zip(case.outputs, _propagated(case, network, operand_errors(case, network)), strict=False))
 
 
 def _precision(case: Case, at: int, name: str) -> Reals:
@@ -93,8 +96,7 @@ def _propagated(case: Case, network: Network, errors: Mapping[str, float]) -> li
     if case.kind in SLOPES:
         return [np.full(x.shape, SLOPES[case.kind] * e)]
     if case.kind == "PRelu":
-        slope = np.abs(case.inputs[names[1]].astype(np.float64))
-        return [np.broadcast_to(np.maximum(1, slope + errors[names[1]]) * e + np.abs(x) * errors[names[1]], x.shape)]
+        return [np.broadcast_to(np.maximum(1, np.abs(case.inputs[case.node.input[1]].astype(np.float64))) * e, x.shape)]
     if case.kind in ("Softmax", "LogSoftmax"):
         # Each exponential is off by a factor between exp(-e) and exp(e), and so is their sum.
         y = evaluate(case, {})[0]
@@ -143,7 +145,7 @@ def _normalised(case: Case, x: Reals, e: float) -> list[Reals]:
         axes = tuple(range(case.attributes.get("axis", -1) % x.ndim, x.ndim))
         rows, gain = x, np.abs(case.inputs[case.node.input[1]].astype(np.float64))
     else:
-        groups = case.attributes.get("num_groups", x.shape[1])
+        groups = case.attributes["num_groups"] if "num_groups" in case.attributes else x.shape[1]
         rows = x.reshape(x.shape[0], groups, -1)
         gain = np.abs(case.inputs[case.node.input[1]].astype(np.float64)).reshape(1, -1, *[1] * (x.ndim - 2))
         axes = (2,)

@@ -31,7 +31,7 @@ FOLDED = (
 )
 SUPPORTED = tuple(sorted(kind for kind in {*OPERATORS, *FOLDED} if onnx.defs.has(kind)))
 # Inputs that are activations; the others are what networks hold as constants. Where nothing is said it is the first.
-ACTIVATIONS: dict[str, tuple[int, ...]] = dict.fromkeys(("Add", "Sub", "Mul", "Div", "MatMul", "Pow", "PRelu"), (0, 1))
+ACTIVATIONS: dict[str, tuple[int, ...]] = dict.fromkeys(("Add", "Sub", "Mul", "Div", "MatMul", "Pow"), (0, 1))
 ACTIVATIONS |= dict.fromkeys(("Concat", "Max", "Min", "Sum"), (0, 1, 2, 3))
 ACTIVATIONS |= dict.fromkeys(("Constant", "ConstantOfShape", "Range"), ())
 # Axis 0 counts samples by the operator's definition.
@@ -69,7 +69,8 @@ class Case:
     @property
     def node(self) -> onnx.NodeProto:
         """Its node."""
-        return self.model.graph.node[0]
+        node: onnx.NodeProto = self.model.graph.node[0]
+        return node
 
     @property
     def kind(self) -> str:
