@@ -15,9 +15,13 @@ from hypothesis import given, settings
 from numpy.typing import NDArray
 from onnx import TensorProto
 
+from accel.engine import simulate
 from accel.errors import NetworkError
 from accel.graph.evaluate import run
+from accel.graph.files import canonical
+from accel.graph.fold import bind
 from accel.graph.graph import Array, Given, Graph, Node
+from accel.graph.onnx import network
 from accel.graph.qonnx import MODES, rewrite
 
 DOMAIN = "qonnx.custom_op.general"
@@ -290,6 +294,37 @@ def test_trunc_1_is_unsigned_where_its_input_is() -> None:
         nodes = (*before, replace(source.nodes[0], inputs=("r", *source.nodes[0].inputs[1:])))
         made = rewrite(replace(source, nodes=nodes, constants={**source.constants, "four": four}))
         assert made.constants[made.nodes[-1].inputs[2]].kind == kind
+
+
+@pytest.mark.parametrize("scale", [0.25, 0.0371])
+@pytest.mark.parametrize("kernel", [2, 7])
+@pytest.mark.parametrize("version", [1, 2])
+def test_truncated_averages_are_exact_on_the_accelerator(scale: float, kernel: int, version: int) -> None:
+    """As Brevitas writes an average pool down: the sum of the window, cut to a width."""
+    taps, after = kernel**2, 8 if version == 1 else 4
+    before = 8 + math.ceil(math.log2(taps))
+    numbers = {"s": scale, "z": 0, "b": 8, "taps": taps, "i": before, "t": scale * 2.0 ** (before - after), "o": after}
+    last = ("p2", "s", "z", "i", "o") if version == 1 else ("p2", "s", "z", "i", "t", "o")
+    nodes = (
+        Node("q", "Quant", ("x", "s", "z", "b"), ("q",), {"signed": 0, "narrow": 0}, DOMAIN),
+        Node("p", "AveragePool", ("q",), ("p1",), {"kernel_shape": [kernel] * 2, "strides": [kernel] * 2}),
+        Node("m", "Mul", ("p1", "taps"), ("p2",)),
+        Node("t", "Trunc", last, ("y",), {"rounding_mode": "FLOOR", "signed": 0, "narrow": 0}, DOMAIN),
+    )
+    source = Graph(
+        name="g",
+        opset=21,
+        nodes=nodes,
+        constants={name: Array.of(np.float32(value)) for name, value in numbers.items()},
+        inputs={"x": Given(TensorProto.FLOAT, (1, 3, 2 * kernel, 2 * kernel))},
+        outputs=("y",),
+    )
+    imported = network(canonical(bind(source)), "g")
+    assert [type(operator).__name__ for operator in imported.operators] == ["AveragePool"]
+    x = np.random.default_rng(kernel).uniform(-1, 255 * scale, (4, 3, 2 * kernel, 2 * kernel)).astype(np.float32)
+    steps = np.clip(np.rint(x / np.float32(scale)), 0, 255).reshape(4, 3, 2, kernel, 2, kernel).sum(axis=(3, 5))
+    expected = np.minimum(steps // 2 ** (before - after), 2**after - 1)
+    np.testing.assert_array_equal(simulate(imported, "edge-int8", x).outputs["y"], expected)
 
 
 @pytest.mark.parametrize("domain", [DOMAIN, "onnx.brevitas", "finn.custom_op.general"])

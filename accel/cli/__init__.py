@@ -32,7 +32,7 @@ class Exit(IntEnum):
 EXIT_CODES = """\
 exit codes:
   0  done, and everything agreed
-  1  hardware and model disagree in a bit or in a cycle
+  1  hardware and model disagree in a bit or in a cycle, or a difference from onnxruntime is not explained
   2  a mistake in the command, a file or a value; one line on standard error says which
   3  an outside tool is missing or failed
   130  interrupted
