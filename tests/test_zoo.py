@@ -27,7 +27,7 @@ def one_thread() -> Iterator[None]:
 def test_the_zoo_is_whole():
     assert len(zoo.FLOAT) >= 8
     assert len(zoo.NARROW) == 3
-    assert len(zoo.pairs()) == 6 * len(zoo.FLOAT) + len(zoo.NARROW)
+    assert len(zoo.pairs()) == 7 * len(zoo.FLOAT) + len(zoo.NARROW)
     for name in (*zoo.FLOAT, *zoo.NARROW):
         assert (zoo.FOLDER / f"{name}.onnx").stat().st_size <= 200_000
 
@@ -57,3 +57,13 @@ def test_methods(method):
     result = accel.simulate(network, "edge-int8", inputs={network.inputs[0].name: given.test})
     wanted = zoo.onnxruntime_classes(zoo.FOLDER / "residual.onnx", given.test)
     assert (next(iter(result.outputs.values())).argmax(1) == wanted).mean() >= 0.99
+
+
+@pytest.mark.parametrize("bits", [4, 16])
+def test_widths(bits):
+    """Narrow integers with the clipping that suits them, and wide ones, on an accelerator that has both."""
+    given = zoo.sample("residual")
+    network = accel.load(zoo.FOLDER / "residual.onnx", calibration=given.calibration, method="mse", bits=bits)
+    result = accel.simulate(network, "sat-vcu1525", inputs={network.inputs[0].name: given.test})
+    wanted = zoo.onnxruntime_classes(zoo.FOLDER / "residual.onnx", given.test)
+    assert (next(iter(result.outputs.values())).argmax(1) == wanted).mean() >= 0.98

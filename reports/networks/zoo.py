@@ -2,8 +2,9 @@
 
 Ten networks of :mod:`reports.networks.zoo_modules`, trained on scikit-learn's handwritten digits [1]_ and exported by PyTorch in float,
 and three trained by Brevitas and exported as QONNX, lie in ``tests/zoo`` beside held-out samples. onnxruntime's static quantiser makes
-five quantised models of each float one (:data:`FORMATS`); our own calibration makes the sixth. The classes of the held-out samples, of
-images or of their pixels, are then compared with those that onnxruntime gives for the same model, or Brevitas for QONNX.
+six quantised models of each float one (:data:`FORMATS`), one of them in part; our own calibration fills that one up, and makes a seventh.
+The classes of the held-out samples, of images or of their pixels, are then compared with those that onnxruntime gives for the same model,
+or Brevitas for QONNX.
 
 ``python -m reports.networks.zoo`` trains and writes the files (extra `train`, and Brevitas; minutes), ``--check`` writes ``zoo.md``.
 
@@ -36,7 +37,7 @@ TABLE = Path(__file__).with_name("zoo.md")
 DATA = {"unet-transpose": "noisy", "unet-resize": "noisy", "audio": "signal"}  # what a network reads, else images
 FLOAT = sorted(path.stem for path in FOLDER.glob("*.onnx") if not path.stem.startswith("narrow"))
 NARROW = sorted(path.stem for path in FOLDER.glob("narrow*.onnx"))
-OURS, QONNX = "calibrated", "qonnx"
+OURS, QONNX, PARTIAL = "calibrated", "qonnx", "qdq-partial"
 FORMATS: dict[str, dict[str, Any]] = {  # arguments of onnxruntime.quantization.quantize_static, by name of their enum's members
     "qdq-tensor": {"quant_format": "QDQ", "activation_type": "QUInt8", "weight_type": "QInt8"},
     "qdq-channel": {"quant_format": "QDQ", "activation_type": "QInt8", "weight_type": "QInt8", "per_channel": True},
@@ -52,6 +53,7 @@ FORMATS: dict[str, dict[str, Any]] = {  # arguments of onnxruntime.quantization.
         "weight_type": "QUInt8",
         "extra_options": {"WeightSymmetric": False},
     },
+    PARTIAL: {"quant_format": "QDQ", "activation_type": "QUInt8", "weight_type": "QInt8", "op_types_to_quantize": ["Conv"]},
     "qoperator": {"quant_format": "QOperator", "activation_type": "QUInt8", "weight_type": "QInt8", "per_channel": True},
 }
 
@@ -172,7 +174,7 @@ def check(name: str, form: str, limit: int | None = None) -> Row:
     x, classes = given.test[:limit], given.classes[:limit]
     with variant(name, form) as path:
         start = time.perf_counter()
-        network = accel.load(path, calibration=None if form in FORMATS else given.calibration)
+        network = accel.load(path, calibration=given.calibration if form in (OURS, QONNX, PARTIAL) else None)
         result = accel.simulate(network, "edge-int8", inputs={network.inputs[0].name: x})
         seconds = time.perf_counter() - start
         reference = own_classes(name)[:limit] if form == QONNX else onnxruntime_classes(path, x)

@@ -308,6 +308,7 @@ def data() -> dict[str, NDArray[Any]]:
 def train(entry: Entry, samples: dict[str, NDArray[Any]], epochs: int = EPOCHS) -> tuple[nn.Module, float]:
     """Train a network; return it in evaluation mode, and its share of right test samples (or pixels)."""
     torch.manual_seed(SEED)
+    torch.set_num_threads(1)  # sums in one order: the same seed on the same versions gives the same weights
     module = entry.make()
     x = torch.from_numpy(samples[f"train/{entry.data}"]).float() / 255
     classes = torch.from_numpy(samples[f"train/{entry.data}/class"]).long()
