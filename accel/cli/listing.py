@@ -95,7 +95,7 @@ def _networks() -> list[dict[str, object]]:
     from accel.graph.named import BUILDERS
     from accel.graph.topology import topologies
 
-    held = {name: "trained weights" for name in builtin()} | dict.fromkeys(BUILDERS, "shapes; weights with --seed")
+    held = dict.fromkeys(builtin(), "trained weights") | dict.fromkeys(BUILDERS, "shapes; weights with --seed")
     rows: list[dict[str, object]] = [{"network": name, "holds": what} for name, what in held.items()]
     return rows + [{"network": name, "holds": "topology of SCALE-Sim, for --compat scalesim"} for name in topologies()]
 
