@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 import accel
 from accel.errors import NetworkError
 from accel.graph.network import MatrixProduct, Sum
-from accel.graph.onnx import network
+from accel.graph.onnx import OPERATORS, network
 from tests.naive_network import run
 from tests.qdq import Model, graph_of
 
@@ -251,6 +255,7 @@ CASES = [
         it("MaxPool", x, kernel_shape=[2, 1], dilations=[7, 1], pads=[3, 0, 3, 0]),
         "dilations of node 'it' (MaxPool) must be at most its input's size (6, 6), not [7, 1]",
     ),
+    (it("Transpose", weights(4, 3, 3), perm=[0, 2, 1]), "perm of node 'it' (Transpose) must order 4 axes, not [0, 2, 1]"),
     (
         it("DequantizeLinear", np.ones((2, 3), np.int8), f32(0.5, 0.25)),
         "scale of node 'it' (DequantizeLinear) must be one number or one for each element of axis 1 of (2, 3), not of shape (2,)",
@@ -307,3 +312,57 @@ def test_products_know_their_padding():
     assert product.padding == -28
     assert product.bias is not None
     assert product.bias.tolist() == [28 * sum(range(-6, 12))]
+
+
+# Any graph.
+
+VALUES: list[Any] = [0, 1, -1, 3, 1 << 40, -(1 << 62), 1.5, np.inf, np.nan, "SAME_UPPER", "x"]
+VALUES += [[1], [2, 2], [0, -1], [1, 1, 1, 1], [1 << 40, 3], [1.5]]
+NAMES = ["strides", "pads", "dilations", "group", "auto_pad", "kernel_shape", "axis", "alpha", "perm", "to", "ceil_mode", "output_shape"]
+KINDS = sorted({"Sin", *OPERATORS})
+
+
+def chain() -> onnx.ModelProto:
+    """Make a model of a convolution, a sum, a pool, a table, a movement, two products and what the host computes."""
+    model = Model(opset=20)
+    x = model.fake(model.input("batch", 4, 6, 6), 0.02, 100)
+    y = model.node("Conv", x, weights(4, 3, 3, filters=4)(model, x), pads=[1, 1, 1, 1])
+    y = model.fake(model.node("Add", model.fake(y, 0.03, 100), x), 0.03, 100)
+    y = model.fake(model.node("MaxPool", y, kernel_shape=[2, 2], strides=[2, 2]), 0.03, 100)
+    y = model.node("Mul", y, model.node("Sigmoid", y))
+    y = model.node("Reshape", model.node("Transpose", model.fake(y, 0.03, 100), perm=[0, 2, 3, 1]), model.constant([0, 9, 4], np.int64))
+    z = model.fake(model.node("MatMul", y, weights(4, 5, filters=0)(model, y)), 0.1, 100)
+    z = model.fake(model.node("MatMul", model.node("Transpose", z, perm=[0, 2, 1]), y), 0.1, 100)
+    model.output(model.node("Sin", z))
+    return model.proto
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_any_graph_gives_a_network_or_an_error(data):
+    """Operators, attributes, inputs, constants and sizes that do not fit together end in no other exception."""
+    proto = chain()
+    tensors = sorted({name for node in proto.graph.node for name in (*node.input, *node.output)} | {""})
+    for change in data.draw(st.lists(st.sampled_from(["kind", "attribute", "input", "constant", "size"]), min_size=1, max_size=3)):
+        node = data.draw(st.sampled_from(list(proto.graph.node)))
+        if change == "kind":
+            node.op_type = data.draw(st.sampled_from(KINDS))
+        elif change == "attribute":
+            name = data.draw(st.sampled_from(NAMES))
+            kept = [each for each in node.attribute if each.name != name]
+            del node.attribute[:]
+            node.attribute.extend([*kept, helper.make_attribute(name, data.draw(st.sampled_from(VALUES)))])
+        elif change == "input":
+            node.input[data.draw(st.integers(0, len(node.input) - 1))] = data.draw(st.sampled_from(tensors))
+        elif change == "constant":
+            tensor = data.draw(st.sampled_from(list(proto.graph.initializer)))
+            values = onnx.numpy_helper.to_array(tensor)
+            with np.errstate(all="ignore"):
+                others = [values * 0, -values, values.ravel(), values.astype(np.float32), values[..., None], values * np.int8(99)]
+            values = data.draw(st.sampled_from(others))
+            tensor.CopyFrom(onnx.numpy_helper.from_array(np.ascontiguousarray(values).reshape(values.shape), tensor.name))
+        else:
+            extent = data.draw(st.sampled_from(list(proto.graph.input[0].type.tensor_type.shape.dim)))
+            extent.dim_value = data.draw(st.sampled_from([0, 1, 2, 5, 1 << 12, 1 << 40]))
+    with suppress(NetworkError):
+        network(graph_of(proto), "test")

@@ -421,7 +421,10 @@ class _Folder:
         if not array.known:
             return Array.unknown(shape, array.kind)
         if node.kind == "Transpose":
-            values = array.values.transpose(node.attributes.get("perm") or None)
+            perm, axes = node.attributes.get("perm") or None, array.values.ndim
+            if perm and sorted(perm) != list(range(axes)):  # ONNX's inference looks at its length alone, and not always
+                raise NetworkError(f"perm of {node} must order {axes} axes, not {perm}")
+            values = array.values.transpose(perm)
         elif array.values.size != prod(shape):
             return None
         else:
