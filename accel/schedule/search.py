@@ -310,11 +310,11 @@ def _search(config: AcceleratorConfig, work: ProductWork, kept: Kept, flow: Data
     slack = 1.0 if thorough else CLOSE
     options = _options(config, work, kept, flow, thorough)
     if method == "fixed":
-        return _least(config, work, kept, options.tilings or _chunked(config, work, kept, flow, thorough).tilings, np.inf)
+        return _least(config, work, kept, options.tilings or _chunked(config, work, kept, flow, thorough, np.inf).tilings, np.inf)
     best = _bounded(config, work, kept, options, slack, None)
-    close = best is not None and best.cost.time.total <= slack * _fewest(config, work, flow)
-    if best is None or thorough or (_narrow(config, work, flow) and not close):
-        more = _chunked(config, work, kept, flow, thorough)
+    limit = np.inf if best is None else best.cost.time.total / slack
+    if best is None or ((thorough or _narrow(config, work, flow)) and limit > _fewest(config, work, flow)):
+        more = _chunked(config, work, kept, flow, thorough, limit)
         best = _bounded(config, work, kept, more, slack, best)
         options = _Options(options.tilings + more.tilings, np.append(options.bounds, more.bounds), np.append(options.moved, more.moved))
     if thorough or best is None:
@@ -548,24 +548,28 @@ def _narrow(config: AcceleratorConfig, work: ProductWork, flow: Dataflow) -> boo
     return work.gemm.m <= most or work.gemm.n <= _wide(config, flow)
 
 
-def _fewest(config: AcceleratorConfig, work: ProductWork, flow: Dataflow) -> int:
-    """Bound the cycles of every cut from below."""
-    return int(_least_cycles(config, work, flow, np.array([work.gemm.m]), np.array([work.gemm.n]))[0, 0])
+def _fewest(config: AcceleratorConfig, work: ProductWork, flow: Dataflow, m: int = 0, n: int = 0) -> int:
+    """Bound the cycles of every cut into blocks of m x n, or of any cut, from below."""
+    return int(_least_cycles(config, work, flow, np.array([m or work.gemm.m]), np.array([n or work.gemm.n]))[0, 0])
 
 
-def _chunked(config: AcceleratorConfig, work: ProductWork, kept: Kept, flow: Dataflow, thorough: bool) -> _Options:
-    """Blocks that take the reduction in chunks and fit: unless thorough, of as many rows as do."""
+def _chunked(config: AcceleratorConfig, work: ProductWork, kept: Kept, flow: Dataflow, thorough: bool, limit: float) -> _Options:
+    """Blocks that take the reduction in chunks, fit and may take less than `limit` cycles: unless thorough, of as many rows as fit."""
     gemm, cut, wide = work.gemm, _cut(config, work.gemm), _wide(config, flow)
-    depth, fewest = cut.depth, _fewest(config, work, flow)
+    depth = cut.depth
     unit = int(cut.pairs[0]) if flow is Dataflow.OS else config.rows
     sizes = [size for size in _pieces(depth, unit, thorough).tolist() if size < depth]
     found: list[Tiling] = []
     bounds, moved = [], []
     for m in _pieces(min(gemm.m, config.rows if flow is Dataflow.OS else config.acc_rows), 1, thorough).tolist():
         most = 1 if flow is Dataflow.OS else min(config.acc_rows // m, -(-gemm.n // wide))
-        for n, k in itertools.product(range(1, most + 1) if thorough else sorted({1, most}), sizes):
-            for outer in ("n", "m") if m < gemm.m and n * wide < gemm.n else ("n",):
-                tiling = Tiling(m=m, n=min(n * wide, gemm.n), k=k, outer=outer, dataflow=flow)
+        widths = [min(n * wide, gemm.n) for n in (range(1, most + 1) if thorough else sorted({1, most}))]
+        for n in widths:
+            fewest = _fewest(config, work, flow, m, n)
+            if fewest >= limit:
+                continue
+            for k, outer in itertools.product(sizes, ("n", "m") if m < gemm.m and n < gemm.n else ("n",)):
+                tiling = Tiling(m=m, n=n, k=k, outer=outer, dataflow=flow)
                 loads = _loads(config, work, kept, tiling)
                 if not _fits(config, loads.tiles):
                     continue
