@@ -119,6 +119,36 @@ def test_without_samples_there_is_one_warning(tmp_path):
     assert scales[0] == scales[1] != scales[2]
 
 
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda m: m.node("Relu", m.input(1, 1 << 14, 1 << 14)), "268435456 elements, not 536870912 elements"),
+        (
+            lambda m: m.node("Conv", m.input(1, 64, 1024, 1024), m.constant(np.ones((64, 64, 9, 9)), F32)),
+            "137438953472 multiplications, not 347892350976 multiplications",
+        ),
+    ],
+)
+def test_large_networks_need_samples(tmp_path, build, message):
+    """What a few seconds do not calibrate is not calibrated on made-up samples."""
+    model = Model()
+    model.output(build(model))
+    path = saved(model, tmp_path)
+    rule = "network must be calibrated on samples that are given, or be of at most"
+    with pytest.raises(NetworkError, match=f"^{re.escape(f'{path}: {rule} {message}')}$"):
+        accel.load(path)
+
+
+def test_chains_that_are_too_long_are_refused(tmp_path):
+    model = Model()
+    y = model.input(1, 4)
+    for _ in range(2000):
+        y = model.node("Sigmoid", model.node("Add", y, y))
+    model.output(y)
+    with pytest.raises(NetworkError, match=r"chains of functions must be short enough for Python's stack, not thousands of nodes$"):
+        accel.load(saved(model, tmp_path), calibration=np.ones((1, 4), F32))
+
+
 def test_progress_is_told(tmp_path):
     told: list[tuple[int, int]] = []
     accel.load(saved(convolution(), tmp_path), calibration=np.zeros((4, 3, 6, 6), F32), progress=lambda done, of: told.append((done, of)))

@@ -575,6 +575,8 @@ def test_shapes_of_qonnx(domain):
         ),
         ([node("Split", "x", "y z", axis=3)], {}, "axis of node 'it' (Split) must be in [-3, 2], not 3"),
         ([node("Split", "x", "y z", num_outputs=3)], {}, "num_outputs of node 'it' (Split) must be 2, the number of its outputs, not 3"),
+        ([node("Transpose", "x", "y", perm=[0, 0, 1])], {}, "perm of node 'it' (Transpose) must order 3 axes, not [0, 0, 1]"),
+        ([node("Transpose", "w", "y", perm=[0, 0])], {"w": np.ones((2, 2))}, "perm of node 'it' (Transpose) must order 2 axes, not [0, 0]"),
         ([node("ReduceSum", "", "y")], {}, "input 0 of node 'it' (ReduceSum) must be given, not left out"),
     ],
 )

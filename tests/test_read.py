@@ -591,6 +591,13 @@ def test_a_model_of_many_fields_is_refused(tmp_path):
         read(path)
 
 
+def test_a_model_of_many_nodes_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "NODES", 1)
+    nodes = [helper.make_node("Relu", ["x"], ["a"]), helper.make_node("Relu", ["a"], ["y"]), helper.make_node("Relu", ["x"], ["spare"])]
+    with pytest.raises(NetworkError, match=r"network must have at most 1 nodes, not 2$"):
+        read(holding(tmp_path, nodes=nodes, inputs=[x(1)], outputs=["y"]))
+
+
 def test_a_model_of_long_names_is_refused(tmp_path):
     graph = helper.make_graph([helper.make_node("Relu", ["x" * (wire.STRUCTURE + 1)], ["y"])], "test", [], [x(1, name="y")])
     with pytest.raises(

@@ -515,7 +515,7 @@ class Builder:
         fixed = self.tidy(fixed if fixed.shape == shape else fixed.moved(np.broadcast_to(fixed.places, shape)))
         tensor = other.tensor
         if other.shape != shape or other.stored != fixed.stored or not _alike(fixed, other):
-            index = np.empty(fixed.tensor.size, np.int32)
+            index = np.empty(movement.limited([fixed.tensor.size]), np.int32)
             index[fixed.places.ravel()] = np.broadcast_to(other.places, shape).ravel()
             tensor = self.move((tensor,), index.reshape(fixed.stored), order=fixed.axes)
         return fixed, (tensor, fixed.tensor) if lead else (fixed.tensor, tensor)

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +22,7 @@ import accel.networks
 from accel.errors import ConfigError, NetworkError
 from accel.graph import qonnx, qoperator
 from accel.graph.fold import bind, fold
-from accel.graph.graph import Graph
+from accel.graph.graph import Graph, Node
 from accel.graph.named import BUILDERS
 from accel.graph.network import MatrixProduct, Network, Port, Tensor, Window
 from accel.graph.read import naming, read, status
@@ -32,6 +33,8 @@ SUFFIX = ".onnx"
 TOPOLOGY = ".csv"
 SAMPLES = 4  # our choice: of standard normal numbers, where no calibration samples are given
 SEED = 1  # our choice: of those samples
+EFFORT = 1 << 37  # our choice [multiplications]: of all of them, some seconds
+HELD = 1 << 28  # our choice [elements]: of all tensors of one of them
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 
 Progress = Callable[[int, int], None]
@@ -262,7 +265,13 @@ def is_float(graph: Graph) -> bool:
 
 
 def _samples(graph: Graph, seed: int | None) -> dict[str, Any]:
-    """Draw standard normal samples of every float input, and zeros of any other."""
+    """Draw standard normal samples of every float input, and zeros of any other; as many as can be run in a few seconds."""
+    held = sum(prod(shape) for name, shape in graph.shapes.items() if name not in graph.constants)
+    each = sum(_effort(node, graph) for node in graph.nodes)
+    if held > HELD or each > EFFORT:
+        found = f"{held} elements" if held > HELD else f"{each} multiplications"
+        limit = f"{HELD} elements" if held > HELD else f"{EFFORT} multiplications"
+        raise NetworkError(f"network must be calibrated on samples that are given, or be of at most {limit}, not {found}")
     warnings.warn(
         f"ranges of {graph.name} are those of standard normal inputs: give calibration samples for ones that mean something",
         UserWarning,
@@ -271,9 +280,26 @@ def _samples(graph: Graph, seed: int | None) -> dict[str, Any]:
     rng = np.random.default_rng(SEED if seed is None else seed)
     samples: dict[str, Any] = {}
     for name, port in graph.inputs.items():
-        shape = (SAMPLES, *(int(extent) for extent in (port.shape[1:] if port.shape[:1] == (1,) else port.shape)))
+        shape = (
+            max(1, min(SAMPLES, EFFORT // max(each, 1))),
+            *(int(extent) for extent in (port.shape[1:] if port.shape[:1] == (1,) else port.shape)),
+        )
         samples[name] = rng.standard_normal(shape, np.float32) if port.kind in FLOATS else np.zeros(shape, np.int64)
     return samples
+
+
+def _effort(node: Node, graph: Graph) -> int:
+    """Estimate the multiplications of a float operator, from above: its results, and what each of them takes."""
+    shapes = [graph.shapes[name] for name in node.inputs if name]
+    written = sum(prod(graph.shapes[name]) for name in node.outputs if name)
+    if node.kind in ("Conv", "ConvTranspose", "DeformConv") and len(shapes) > 1:
+        return max(written, prod(shapes[0])) * prod(shapes[1][1:])
+    if node.kind in ("MatMul", "Gemm") and shapes:
+        return written * max(shapes[0], default=1)
+    if node.kind in ("Einsum", "GRU", "LSTM", "RNN", "Det", "DFT", "STFT", "GridSample", "Attention"):
+        return prod(prod(shape) for shape in shapes[:3])
+    window: Sequence[int] = node.attributes.get("kernel_shape", ())
+    return (written + sum(map(prod, shapes))) * prod(window)
 
 
 def products(topology: Topology) -> Network:

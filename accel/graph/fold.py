@@ -389,6 +389,9 @@ class _Folder:
         if node.kind not in MOVES or not node.inputs[0]:
             return False
         source = node.inputs[0]
+        perm, axes = node.attributes.get("perm"), len(self.shapes[source])
+        if perm and sorted(perm) != list(range(axes)):  # ONNX's inference looks at its length alone, and not always
+            raise NetworkError(f"perm of {node} must order {axes} axes, not {perm}")
         above = self.writers.get(source)
         if source in self.constants:
             ((shape, _),) = self._infer(node).values()
@@ -421,10 +424,7 @@ class _Folder:
         if not array.known:
             return Array.unknown(shape, array.kind)
         if node.kind == "Transpose":
-            perm, axes = node.attributes.get("perm") or None, array.values.ndim
-            if perm and sorted(perm) != list(range(axes)):  # ONNX's inference looks at its length alone, and not always
-                raise NetworkError(f"perm of {node} must order {axes} axes, not {perm}")
-            values = array.values.transpose(perm)
+            values = array.values.transpose(node.attributes.get("perm") or None)
         elif array.values.size != prod(shape):
             return None
         else:

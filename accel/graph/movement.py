@@ -17,7 +17,7 @@ from accel.errors import NetworkError
 
 Index = NDArray[np.signedinteger[Any]]
 
-LIMIT = 1 << 27  # our choice [elements]: of an index, so that no Expand or Tile exhausts the memory
+LIMIT = 1 << 26  # our choice [elements]: of an index, so that a few of them at once stay below 2 GB
 MODES = ("constant", "reflect", "edge", "wrap")  # of Pad
 COORDINATES = (
     "half_pixel",

@@ -32,7 +32,8 @@ NEWEST_OPSET = onnx.defs.onnx_opset_version()
 LIMIT = 1 << 31  # [bytes] the longest message protobuf allows
 COPIED = 1 << 28  # our choice [bytes]: tensors of a model that are held in memory; the rest stays in its file
 WIDENED = 1 << 30  # our choice [bytes]: tensors of a model that are held in a wider type than the file has
-NODES = 1 << 16  # our choice: once functions are written out
+WRITTEN = 1 << 16  # our choice [nodes]: once functions are written out
+NODES = 1 << 15  # our choice: that an output depends on
 FUNCTIONS, NESTED = 1 << 10, 64  # our choice: how many, and how deep they may call each other
 NAME = 1 << 12  # our choice [characters]
 AXES = 32  # our choice: of a tensor
@@ -111,6 +112,8 @@ def naming(file: Path) -> Iterator[None]:
         yield
     except NetworkError as error:
         raise NetworkError(f"{file}: {error}") from error.__cause__
+    except RecursionError as error:  # functions of one tensor are applied one inside the other
+        raise NetworkError(f"{file}: chains of functions must be short enough for Python's stack, not thousands of nodes") from error
     except (OSError, ValueError) as error:
         if isinstance(error, ValueError) and "\0" not in str(file):
             raise
@@ -176,6 +179,8 @@ class _Reader:
         graph = model.graph
         _check_names(graph)
         nodes = _needed(graph)
+        if len(nodes) > NODES:
+            raise NetworkError(f"network must have at most {NODES} nodes, not {len(nodes)}")
         read = {name for node in nodes for name in node.input} | {output.name for output in graph.output}
         constants = {tensor.name: self.tensor(tensor) for tensor in graph.initializer if tensor.name in read}
         kept = []
@@ -492,8 +497,8 @@ def _expand(model: ModelProto) -> ModelProto:
                 total += sizes[key]
         return total
 
-    if size(model.graph.node, ()) > NODES:
-        raise NetworkError(f"network must have at most {NODES} nodes once its functions are written out, not more")
+    if size(model.graph.node, ()) > WRITTEN:
+        raise NetworkError(f"network must have at most {WRITTEN} nodes once its functions are written out, not more")
     try:
         return onnx.inliner.inline_local_functions(model)
     except Exception as error:  # whatever the library finds

@@ -15,7 +15,7 @@ from accel.errors import NetworkError
 from accel.graph import movement
 from accel.graph.builder import Activation, Constant, Draft, Float, Form, Placed, Quantiser, Reals, Source, Value, sample
 from accel.graph.graph import Node
-from accel.graph.movement import Index
+from accel.graph.movement import Index, limited
 from accel.graph.network import Tensor
 from accel.graph.operators.elementwise import identity
 from accel.graph.operators.quantisers import _quantiser as quantiser_of
@@ -330,6 +330,7 @@ def _joined(site: Site, placed: list[Activation], real: bool, values: list[Value
     first = dict(zip((tensor.name for tensor in tensors), np.cumsum([0, *(tensor.size for tensor in tensors)]).tolist(), strict=False))
     parts = iter([np.where(each.places < 0, -1, each.places + first[each.tensor.name]) for each in placed])
     every = [np.full(value.shape, -1) if isinstance(value, Constant) else next(parts) for value in values or placed]
+    limited([sum(part.size for part in every)])
     axis = site.attribute("axis", 0)
     try:
         index = np.concatenate(every, axis=axis)
