@@ -1,7 +1,7 @@
 """Read damaged files by the hundred thousand: ``python -m reports.fuzz [--inputs N] [--seed S] [--workers W]``.
 
 Every input is read in a process that may take 10 s of computing and 2 GB for it: what asks for more memory is refused it, and what does not
-end is ended from outside. Counts go to result.json beside this file, and the files of inputs that failed to the folder that ``--keep`` names.
+end is ended from outside. Counts go to result.json beside this file, and inputs that failed to the folder that ``--keep`` names.
 """
 
 from __future__ import annotations
@@ -25,16 +25,12 @@ from reports.fuzz.inputs import make, models
 SECONDS = 10.0  # of computing, for one input
 PATIENCE = 100.0  # [s] by the clock, on a machine that may have other work
 MEMORY = 2 << 30  # [bytes] beyond what the process takes before its first input
-CHUNK = 500  # inputs a process reads before another takes over, so that what one leaves behind stays small
+CHUNK = 1000  # inputs a process reads before another takes over, so that what one leaves behind stays small
 
 
 def work(numbers: range, pipe: Connection) -> None:
     """Read inputs and say of each: its number as it begins, then how it ended, after how long, and the most memory so far."""
     with tempfile.TemporaryDirectory() as folder:
-        warm = make(0, Path(folder), "bytes")
-        for content in models().values():
-            warm.path.write_bytes(content)
-            warm.run()
         base = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (base + MEMORY, base + MEMORY))
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -48,6 +44,15 @@ def work(numbers: range, pipe: Connection) -> None:
                 outcome, said = type(error).__name__, traceback.format_exc()
             taken = time.process_time() - start
             pipe.send((number, made.kind, outcome, taken, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) << 10, said))
+
+
+def warm() -> None:
+    """Read models that are right, so that every process starts with all libraries in memory."""
+    with tempfile.TemporaryDirectory() as folder:
+        made = make(0, Path(folder), "bytes")
+        for content in models().values():
+            made.path.write_bytes(content)
+            made.run()
 
 
 class Worker:
@@ -77,6 +82,7 @@ def main() -> int:
     failures: dict[int, tuple[str, str]] = {}
     slowest, largest, start = (0.0, 0), (0, 0), time.monotonic()
     workers: list[Worker] = []
+    warm()
     while pending or workers:
         while pending and len(workers) < args.workers:
             workers.append(Worker(pending.pop()))
