@@ -3,18 +3,34 @@
 from __future__ import annotations
 
 import dataclasses
+from fractions import Fraction
 from typing import Any
 
+import numba
 import numpy as np
 import pytest
+from onnx import TensorProto
 
-from accel import engine, presets, simulate
+from accel import engine, jit, presets, simulate
 from accel.errors import ConfigError, NetworkError, RangeError
 from accel.golden.core import Product as GoldenProduct
 from accel.golden.core import core
 from accel.golden.postprocess import Params
-from accel.graph.network import AveragePool, MatrixProduct, Network, Port, Tensor, TransposedConvolution, Window
+from accel.graph.graph import Given, Graph, Node
+from accel.graph.network import (
+    ArgMax,
+    AveragePool,
+    Divide,
+    Host,
+    MatrixProduct,
+    Network,
+    Port,
+    Tensor,
+    TransposedConvolution,
+    Window,
+)
 from accel.isa import Source
+from accel.kernels import threads
 from accel.result import CAUSES
 from accel.schedule import lower
 from accel.sparsity import Pattern
@@ -199,6 +215,60 @@ def test_samples_do_not_depend_on_each_other(monkeypatch):
     for name, values in whole.outputs.items():
         np.testing.assert_array_equal(single.outputs[name], values)
     assert [a.overflowed for a in whole.layers] == [b.overflowed for b in single.layers]
+
+
+def test_results_do_not_depend_on_threads(monkeypatch):
+    """One thread, all of them for every kernel, or all for long ones only."""
+    rng = np.random.default_rng(12)
+    most, config = jit.settings.NUMBA_NUM_THREADS, dataclasses.replace(EDGE, acc_bits=20)
+    for _ in range(3):
+        network = random_network(rng, operators=10, channels=40, acc_bits=20, kinds=ARRAY + SPECIAL)
+        x = network.tensors["t0"].to_onnx(samples(network, rng, 9))
+        found = []
+        for alone, count in ((0.0, 1), (0.0, most), (threads.ALONE, most)):
+            monkeypatch.setattr(threads, "ALONE", alone)
+            before = numba.get_num_threads()
+            numba.set_num_threads(count)
+            try:
+                found.append(simulate(network, config, x, keep=True))
+            finally:
+                numba.set_num_threads(before)
+        for other in found[1:]:
+            assert [a.overflowed for a in found[0].layers] == [b.overflowed for b in other.layers]
+            for name, values in found[0].tensors.items():
+                np.testing.assert_array_equal(other.tensors[name], values)
+
+
+@pytest.mark.parametrize("kind", ["argmax", "divide", "host"])
+def test_what_runs_elsewhere(kind):
+    """Indices, quotients and floats: each beside NumPy, in a network whose other tensors are int8."""
+    x, y = (Tensor(name=n, shape=(2, 3), bits=8, scale=0.5, zero_point=3) for n in "xy")
+    ends: dict[str, Any] = {"name": "it", "kind": kind, "inputs": ("x",), "output": "y"}
+    values = np.random.default_rng(4).integers(-128, 128, (5, 2, 3))
+    reals = (values - 3) * 0.5
+    operator: Any
+    if kind == "argmax":
+        y, operator = Tensor(name="y", shape=(2,), bits=16, scale=1.0), ArgMax(**ends, last=True)
+        want = 2 - np.argmax(values[..., ::-1], axis=-1)
+    elif kind == "divide":
+        operator = Divide(**ends | {"inputs": ("x", "x")}, zero_point=3, lo=-128, hi=127, zero_points=(3, 20), multiplier=7.25)
+        exact = [[[Fraction(29, 4) * Fraction(a - 3, a - 20) if a != 20 else 10**9 for a in row] for row in one] for one in values.tolist()]
+        want = np.clip([[[round(a) for a in row] for row in one] for one in exact], -131, 124) + 3
+    else:
+        shape = (1, 2, 3)
+        real = TensorProto.FLOAT
+        graph = Graph(
+            name="float", opset=17, nodes=(Node("abs", "Abs", ("a",), ("b",)),), constants={}, inputs={"a": Given(real, shape)},
+            outputs=("b",), shapes={"a": shape, "b": shape}, kinds={"a": real, "b": real},
+        )  # fmt: skip
+        operator = Host(**ends, graph=graph)
+        want = np.clip(np.abs(reals) / 0.5 + 3, -128, 127)
+    network = Network(
+        name="one", tensors={"x": x, "y": y}, operators=(operator,), inputs=(Port("x", "x", True),), outputs=(Port("y", "y", False),)
+    )
+    result = simulate(network, TINY, reals)
+    np.testing.assert_array_equal(result.outputs["y"], want)
+    assert result.layers[0].overflowed == 0
 
 
 def test_pattern_is_detected_from_the_weights():

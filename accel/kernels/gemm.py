@@ -19,7 +19,7 @@ from accel.formats import FixedFormat
 from accel.jit import kernel
 from accel.kernels import lanes, simd, tiles
 from accel.kernels.patches import Patches, matrix
-from accel.kernels.requantise import Integers, Prepared, Requantisation, _requantise_all, lane, narrowest, prepare
+from accel.kernels.requantise import Integers, Prepared, Requantisation, finish, lane, narrowest, prepare
 
 _INT32, _FLOAT64, _INT64 = 2.0**31, 2.0**53, 2.0**62  # bounds below which integers are exact, and in int64 a bias may be added
 _SLACK = 1 + 2.0**-20  # far more than rounding takes from a bound computed in float64
@@ -170,11 +170,11 @@ def _tiled(layout: Callable[[Integers], tiles.Panels], kind: str | None = None) 
 
 
 def _float64(case: _Case, to: Prepared) -> None:
-    _requantise_all((case.x.matrix.astype(np.float64) @ case.weights.columns).astype(np.int64), *to)
+    finish((case.x.matrix.astype(np.float64) @ case.weights.columns).astype(np.int64), to)
 
 
 def _lanes(kind: DTypeLike) -> Callable[[_Case, Prepared], None]:
-    return lambda case, to: _requantise_all(lanes.multiply(case.x.matrix, *case.weights.codes, kind), *to)
+    return lambda case, to: finish(lanes.multiply(case.x.matrix, *case.weights.codes, kind), to)
 
 
 def _octets_fit(case: _Case) -> bool:
@@ -247,7 +247,7 @@ def gemm(
         raise RangeError(f"route must be one of {', '.join(names)} here, not {route!r}")
     name = route or names[0]
     if name == SEQUENTIAL:
-        _requantise_all(_sequential(config, case, np.arange(n), acc, flags), *to)
+        finish(_sequential(config, case, np.arange(n), acc, flags), to)
     elif acc is None and not risky.any():
         ROUTES[name].run(case, to)
     else:
@@ -257,7 +257,7 @@ def gemm(
         if risky.any():
             columns = np.flatnonzero(risky)
             sums[:, columns] = _sequential(config, case, columns, acc, flags)
-        _requantise_all(sums, *to)
+        finish(sums, to)
     return Product(to.out, flags)
 
 

@@ -10,6 +10,7 @@ from accel.jit import kernel
 from accel.kernels.gemm import Product, Weights, gemm, ranges, reach
 from accel.kernels.patches import Patches
 from accel.kernels.requantise import Requantisation, _finish, lanes, prepare
+from accel.kernels.threads import threads
 
 _ROWS = 32  # our choice: rows of a task [rows]
 _SMALL = 1 << 18  # our choice: multiplications below which a product of its own costs more than it saves [MAC]
@@ -54,7 +55,8 @@ def multiply(config: AcceleratorConfig, x: Patches, weights: Weights, groups: in
         whole = np.ascontiguousarray(parts.sum(axis=1, dtype=kinds.sums).transpose(1, 2, 0))
         source = np.arange(groups * n) // n * channels
         out = to.out.astype(kinds.out, copy=False)
-        _grouped(*x.table(kinds.x), whole, source, n == channels == 1, out, to.channels, to.limits)
+        with threads(out.size * (3.0 + whole.shape[0] * channels)):
+            _grouped(*x.table(kinds.x), whole, source, n == channels == 1, out, to.channels, to.limits)
         to = to._replace(out=out.astype(to.out.dtype, copy=False))
     for group in np.flatnonzero(alone).tolist():
         own = slice(group * n, (group + 1) * n)

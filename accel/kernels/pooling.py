@@ -12,6 +12,7 @@ from accel.config import AcceleratorConfig
 from accel.jit import kernel
 from accel.kernels.patches import Patches
 from accel.kernels.requantise import Integers, Requantisation, _finish, lanes, prepare
+from accel.kernels.threads import threads
 
 _ROWS = 32  # our choice: rows of a task [rows]
 
@@ -41,7 +42,8 @@ def pool(config: AcceleratorConfig, x: Patches, positions: NDArray[np.int64], ma
     to = prepare(config, post, len(x.images) * len(positions), x.place.channels)
     kinds = lanes(to, x.images.dtype, config.acc.hi)
     out = to.out.astype(kinds.out, copy=False)
-    _pool(*x.table(kinds.x), positions, maximum, np.zeros(1, kinds.sums), out, to.channels, to.limits)
+    with threads(out.size * (3.0 + taps)):
+        _pool(*x.table(kinds.x), positions, maximum, np.zeros(1, kinds.sums), out, to.channels, to.limits)
     return out.astype(to.out.dtype, copy=False)
 
 
@@ -68,7 +70,8 @@ def weighted(config: AcceleratorConfig, xs: Sequence[Integers], coefficients: Se
     first, second = (np.ascontiguousarray(x, kinds.x) for x in (xs[0], xs[-1]))
     out = to.out.astype(kinds.out, copy=False)
     tail = coefficients[1] if len(xs) > 1 else 0
-    _weighted(first, second, coefficients[0], tail, np.zeros(1, kinds.sums), out, to.channels, to.limits)
+    with threads(3.0 * out.size):
+        _weighted(first, second, coefficients[0], tail, np.zeros(1, kinds.sums), out, to.channels, to.limits)
     return out.astype(to.out.dtype, copy=False)
 
 

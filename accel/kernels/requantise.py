@@ -15,6 +15,7 @@ from accel.errors import RangeError
 from accel.formats import Rounding
 from accel.isa import SHIFT_BITS
 from accel.jit import kernel
+from accel.kernels.threads import threads
 
 Integers = NDArray[np.signedinteger[Any]]
 
@@ -99,8 +100,21 @@ def requantise(config: AcceleratorConfig, acc: Integers, post: Requantisation) -
         If a field of `post` breaks its rule.
     """
     out, channels, limits = prepare(config, post, *acc.shape)
-    _requantise_all(acc.astype(lane(config.acc.hi), copy=False), out, channels, limits)
+    finish(acc.astype(lane(config.acc.hi), copy=False), Prepared(out, channels, limits))
     return out
+
+
+def finish(acc: Integers, to: Prepared) -> None:
+    """Add the bias to a matrix of sums and requantise it, if that is prepared.
+
+    Parameters
+    ----------
+    acc : int32 or int64, shape (m, n)
+    to : Prepared
+        Takes the result.
+    """
+    with threads(2.0 * acc.size):
+        _requantise_all(acc, *to)
 
 
 class Lanes(NamedTuple):

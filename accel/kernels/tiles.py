@@ -23,9 +23,12 @@ from accel.kernels import simd
 from accel.kernels.patches import Patches, _gather
 from accel.kernels.requantise import Integers, Prepared, _finish
 from accel.kernels.simd import ROWS, WIDTH, WINDOW
+from accel.kernels.threads import threads
 
 DEPTH = 1 << 16  # products of octets are below 2**15 in magnitude, and their sums fit in 32 bits
 _CACHED = 1 << 18  # our choice: operands of a task that stay in the second cache [octets]
+_OCTETS, _HALVES = 150.0, 40.0  # products of octets and of halves in a nanosecond, measured as the costs of the routes
+_FINISH = 2.0  # a sum requantised [ns]
 _WIDE = 4  # our choice: panels whose sums are requantised together
 
 
@@ -113,15 +116,17 @@ def multiply(x: Patches, panels: Panels, to: Prepared) -> None:
     out, channels, limits = to
     if panels.digits == 0:
         halves = _padded(x.matrix, 2)
-        _halves(halves, panels.words, _tall(len(halves), halves.strides[0]), out, channels, limits)
+        with threads(out.size * (_FINISH + x.shape[1] / _HALVES)):
+            _halves(halves, panels.words, _tall(len(halves), halves.strides[0]), out, channels, limits)
         return
     m, k = x.shape
     stride = max(1, -(-k // WINDOW)) * WINDOW
     channels = channels.copy()
     channels[0] += panels.columns
-    tall = _tall(m, panels.digits**2 * stride)
     kind = np.int8 if panels.digits == 1 else np.int16
-    _octets(*x.table(kind), k, stride, panels.words, panels.windows, tall, out, channels, limits)
+    with threads(out.size * (_FINISH + panels.digits**2 * k / _OCTETS) + m * k):
+        tall = _tall(m, panels.digits**2 * stride)
+        _octets(*x.table(kind), k, stride, panels.words, panels.windows, tall, out, channels, limits)
 
 
 def _tall(m: int, size: int) -> int:
