@@ -251,8 +251,17 @@ def test_what_changes_nothing_is_gone():
         ("Identity", ("y",), ("w",)),
     ]
     assert {*folded.shapes} == {"x", "y", "z", "w"}
-    (folded,) = [fold(bind(graph(node("Dropout", "x ratio yes", "y"), ratio=np.array(0.5, F32), yes=np.array(True))))]
-    assert [each.kind for each in folded.nodes] == ["Dropout"]
+
+
+def test_dropout_in_training_is_refused():
+    rule = "training_mode of node 'it' (Dropout) must be false, or its ratio 0, not what leaves elements to chance"
+    for ratio in (0.5, 0.0):
+        source = graph(node("Dropout", "x ratio yes", "d"), node("Relu", "d", "y"), ratio=np.array(ratio, F32), yes=np.array(True))
+        if ratio:
+            with pytest.raises(NetworkError, match=f"^{re.escape(rule)}$"):
+                fold(bind(source))
+        else:
+            assert [each.kind for each in fold(bind(source)).nodes] == ["Relu"]
 
 
 def test_a_constant_output_stays():
@@ -577,6 +586,9 @@ def test_shapes_of_qonnx(domain):
         ([node("Split", "x", "y z", num_outputs=3)], {}, "num_outputs of node 'it' (Split) must be 2, the number of its outputs, not 3"),
         ([node("Transpose", "x", "y", perm=[0, 0, 1])], {}, "perm of node 'it' (Transpose) must order 3 axes, not [0, 0, 1]"),
         ([node("Transpose", "w", "y", perm=[0, 0])], {"w": np.ones((2, 2))}, "perm of node 'it' (Transpose) must order 2 axes, not [0, 0]"),
+        ([node("Reshape", "", "y")], {}, "node 'it' (Reshape) must follow ONNX's rules: Node"),
+        ([node("Softmax", "x", "y", axis=3)], {}, "axis of node 'it' (Softmax) must be in [-3, 2], not 3"),
+        ([node("Softmax", "c", "y")], {"c": np.ones((), F32)}, "axis of node 'it' (Softmax) must be in [0, -1], not -1"),
         ([node("ReduceSum", "", "y")], {}, "input 0 of node 'it' (ReduceSum) must be given, not left out"),
     ],
 )

@@ -328,6 +328,13 @@ class _Folder:
             raise NetworkError(f"domain of operator {kind} of {node} must be ONNX's own, {', '.join(DOMAINS[1:])}, not {node.domain!r}")
         if node.kind in REFUSED and not node.domain:
             raise NetworkError(f"operator of {node} must be free of control flow, sequences, text and chance, not {node.kind}")
+        if (
+            node.kind == "Dropout"
+            and len(node.inputs) > 2
+            and node.inputs[2]
+            and not (self._is_false(node.inputs[1]) or self._is_false(node.inputs[2]))
+        ):
+            raise NetworkError(f"training_mode of {node} must be false, or its ratio 0, not what leaves elements to chance")
         if node.domain == MICROSOFT and node.kind in ("QuantizeLinear", "DequantizeLinear"):  # 16-bit types, before ONNX had them
             node = replace(node, domain="")
         for each in self._modern(node):
@@ -356,7 +363,7 @@ class _Folder:
         match node.kind:
             case "Identity":
                 pass
-            case "Dropout" if len(node.inputs) < 3 or not node.inputs[2] or self._is_false(node.inputs[2]):
+            case "Dropout":  # not by chance
                 pass
             case "Cast" if node.attributes.get("to") == self.kinds[source]:
                 pass
@@ -386,7 +393,7 @@ class _Folder:
 
     def _moved(self, node: Node) -> bool:
         """Move the numbers of a constant; in front of its DequantizeLinear if it has one."""
-        if node.kind not in MOVES or not node.inputs[0]:
+        if node.kind not in MOVES or not any(node.inputs[:1]):
             return False
         source = node.inputs[0]
         perm, axes = node.attributes.get("perm"), len(self.shapes[source])
@@ -584,6 +591,10 @@ class _Folder:
                 return [self._split(node, attributes)]
             case "Softmax" | "LogSoftmax" | "Hardmax" if self.graph.opset < 13:
                 return self._flattened(node, attributes)
+            case "Softmax" | "LogSoftmax" | "Hardmax":
+                axis, count = attributes.get("axis", -1), len(self._shape(node, 0))
+                if not -count <= axis < count:
+                    raise NetworkError(f"axis of {node} must be in [{-count}, {count - 1}], not {axis}")
             case "GroupNormalization" if self.graph.opset < 21:
                 return [self._groups(node, attributes)]
             case "GridSample" if self.graph.opset < 20:
