@@ -1,10 +1,9 @@
 """Graphs of PyTorch modules, through PyTorch's own ONNX exporter. PyTorch itself is optional.
 
-Of its two exporters the one by tracing (``dynamo=False``) comes first: it needs nothing but PyTorch, is alike in 2.4 to 2.13 and takes a
-tenth of the time. Where it warns that a value of a tensor has become a constant, where it fails, and in a PyTorch without it, the one by
-``torch.export`` follows, which tells shapes from values but needs onnxscript; if that fails too, tracing has the last word and its
-warnings are passed on. Both write the graph of one sample: the batch is no part of a network here, and a shape computed from it folds to a
-constant.
+Of its two exporters the one by tracing (``dynamo=False``) comes first: it needs nothing but PyTorch and takes a tenth of the time. Where it
+warns that a value of a tensor has become a constant, where it fails, and in a PyTorch without it, the one by ``torch.export`` follows,
+which tells shapes from values but needs onnxscript; if that fails too, tracing has the last word and its warnings are passed on. Both write
+the graph of one sample: the batch is no part of a network here, and a shape computed from it folds to a constant.
 """
 
 from __future__ import annotations
