@@ -65,6 +65,11 @@ def test_integers_are_equal_up_to_one():
     assert max(rates) == 0  # none does
 
 
+def test_chance_is_refused():
+    rule = "training_mode of node 'y' (Dropout) must be false, or its ratio 0, not what leaves elements to chance"
+    assert run(cases()["test_training_dropout"]).reason == rule
+
+
 # The bounds themselves.
 
 
