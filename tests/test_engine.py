@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import sys
 from fractions import Fraction
 from typing import Any
 
@@ -34,6 +36,7 @@ from accel.kernels import threads
 from accel.result import CAUSES
 from accel.schedule import lower
 from accel.sparsity import Pattern
+from reports.bench import network as bench
 from tests import naive_engine
 from tests.random_network import ARRAY, SPECIAL, random_network
 
@@ -269,6 +272,23 @@ def test_what_runs_elsewhere(kind):
     result = simulate(network, TINY, reals)
     np.testing.assert_array_equal(result.outputs["y"], want)
     assert result.layers[0].overflowed == 0
+
+
+def test_the_benchmark_of_networks(tmp_path, monkeypatch, capsys):
+    """It times what it names, in this process and in others."""
+    monkeypatch.setattr(
+        sys, "argv", ["network", "--rounds", "1", "--networks", "digits-cnn", "--peer", f"{sys.executable} -c 0", "--out", str(tmp_path)]
+    )
+    monkeypatch.setattr(bench, "PROCESS", ("-c", "0"))
+    monkeypatch.setattr(bench, "SWEEP", "0")
+    bench.main()
+    report = json.loads((tmp_path / "network.json").read_text())
+    assert [(row["network"], row["what"]) for row in report["networks"]] == [("digits-cnn", "shapes"), ("digits-cnn", "values")]
+    assert len(report["processes"]) == 3
+    assert all(row["processor"] > 0 and 0 < row["best"] <= row["median"] for row in report["networks"])
+    assert (tmp_path / "network.md").read_text().strip() == capsys.readouterr().out.strip()
+    bench.sweep(["digits-cnn"])
+    assert capsys.readouterr().out.startswith("6 ")
 
 
 def test_pattern_is_detected_from_the_weights():
