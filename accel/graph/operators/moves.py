@@ -18,7 +18,7 @@ from accel.graph.graph import Node
 from accel.graph.movement import Index, limited
 from accel.graph.network import Tensor
 from accel.graph.operators.elementwise import identity
-from accel.graph.operators.quantisers import _quantiser as quantiser_of
+from accel.graph.operators.quantisers import quantiser_of
 from accel.graph.operators.registry import FLOATS, OnHost, Site, imports
 
 Rule = Callable[[Index], Index]

@@ -24,7 +24,7 @@ def _quantize_linear(site: Site) -> Value:
     kind = zero.kind if zero else site.attribute("output_dtype", 0) or TensorProto.UINT8
     if isinstance(value, Constant):
         return _constant(site, value, kind)
-    quantiser = _quantiser(site, kind)
+    quantiser = quantiser_of(site, kind)
     match value:
         case Source(kind=kind) if kind in FLOATS and quantiser.rounding is Rounding.HALF_EVEN:
             received = site.builder.receive(value, quantiser.form, site.output, real=True)
@@ -61,7 +61,7 @@ def _constant(site: Site, value: Constant, kind: int) -> Constant:
     return Constant(np.clip(integers, lo, hi), kind)
 
 
-def _quantiser(site: Site, kind: int) -> Quantiser:
+def quantiser_of(site: Site, kind: int) -> Quantiser:
     """Form, bounds and rounding of an activation's quantiser."""
     _one_scale(site)
     form = site.form(kind)
