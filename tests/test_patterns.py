@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import tempfile
 from collections import Counter
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx.reference import ReferenceEvaluator
 
+import accel
 from accel.graph.graph import Array, Given, Graph, Node
 from accel.graph.patterns import fuse
 
@@ -321,3 +324,30 @@ def test_long_sums_are_read_in_bounded_time():
         y = s.node("Add", s.node("Mul", y, y), "x")
     graph = s.graph(y)
     assert fuse(graph) is graph
+
+
+def test_spelled_out_operators_are_those_of_the_network():
+    """From a float file to fixed point: nothing is left to the host."""
+    s = Spelling((1, 4, 6))
+    y = s.node("Mul", layer_norm(s, "x", (-1,), "pow", "div"), s.constant(np.linspace(0.5, 1.5, 6)))
+    y = s.node("Add", y, s.constant(np.linspace(-1, 1, 6)))
+    erf = s.node("Erf", s.node("Div", y, math.sqrt(2)))
+    y = s.node("Mul", s.node("Mul", y, s.node("Add", erf, 1.0)), 0.5)
+    e = s.node("Exp", s.node("Sub", y, s.reduce("ReduceMax", y, -1)))
+    graph = s.graph(s.node("Div", e, s.reduce("ReduceSum", e, -1)))
+    x = np.random.default_rng(0).standard_normal((32, 4, 6)).astype(np.float32)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "spelled.onnx"
+        onnx.save(graph.to_model(), path)
+        network = accel.load(path, calibration=x, bits=16)
+    assert [type(operator).__name__ for operator in network.operators] == ["LayerNorm", "Lookup", "Softmax"]
+    result = accel.simulate(network, "sat-vcu1525", x)
+    (name,) = result.outputs
+    expected = np.concatenate([values(graph, each[None])[0] for each in x])
+    # What the forms imply: half an LSB of the input, through mean, deviation and gain; an LSB of each result before the last, by slopes
+    # of 1.13 at most; twice that in the exponent of a softmax, whose results are at most 1; and an LSB of the output.
+    half, normal, gelu, last = (tensor.scale for tensor in network.tensors.values())
+    steepest = 1.5 * (2 + math.sqrt(5)) / math.sqrt(x.var(axis=-1).min())
+    bound = math.expm1(2 * ((half / 2 * steepest + normal) * 1.13 + gelu)) + last
+    assert bound < 0.005
+    np.testing.assert_allclose(result.real(name), expected, rtol=0, atol=bound)
