@@ -159,6 +159,16 @@ def test_activations_of_many_scales_are_the_hosts():
     assert kinds(compared(model, 0.021)) == ["Sum", "Host"]
 
 
+def test_nothing_is_left_of_what_the_host_does_after_all():
+    """The quotient was laid flat for its constants before it was found to be the host's."""
+    model = Model()
+    c = model.constant(np.linspace(1, 2, 12).reshape(4, 3), np.float32)
+    model.output(model.fake(model.node("Div", c, model.node("Sub", quantised(model, 4, 3), model.constant(9, np.float32))), 0.02, 255))
+    imported = network(model.graph, "test")
+    assert kinds(imported) == ["Host"]
+    assert set(imported.tensors) == {imported.inputs[0].tensor, imported.outputs[0].tensor}
+
+
 def test_an_output_must_depend_on_an_input():
     model = Model()
     quantised(model, 4)

@@ -52,7 +52,7 @@ class Form:
         return FixedFormat(self.bits)
 
 
-REAL = Form(48, False, 2.0**-24, 0)  # our choice, of floats that nothing quantises: up to 2**23, as fine at 1 as float32 is just below it
+REAL = Form(48, False, 2.0**-24, 0)  # our choice, of floats that nothing quantises: up to 2**23, in steps of what float32 has just below 1
 WHOLE = Form(32, False, 1.0, 0)  # of integers that nothing quantises
 
 
@@ -167,10 +167,6 @@ class Constant:
                 return self.values.astype(np.float64)
         return dequantise(self.values, self.scale, self.zero_point, self.axis)
 
-    def transposed(self, axes: tuple[int, ...]) -> Constant:
-        """Transpose values, and the axis of the parameters with them."""
-        return replace(self, values=self.values.transpose(axes), axis=None if self.axis is None else axes.index(self.axis))
-
     def reshaped(self, shape: tuple[int, ...]) -> Constant | None:
         """Give the values another shape; None where the axis of the parameters does not survive it."""
         axis = self.axis
@@ -241,6 +237,8 @@ class Placed:
 
         None where the places are not those of the whole tensor, or the numbers broadcast beyond them.
         """
+        if reals.ndim > len(self.shape):
+            return None
         if reals.size == 1:
             return reals.reshape(())
         padded = reals.reshape((1,) * (len(self.shape) - reals.ndim) + reals.shape)
@@ -353,6 +351,8 @@ class Draft(Placed):
         Bounds that Relu and Clip set.
     exact : Form, optional
         A form that holds every result without rounding, as that of its input holds the largest of some elements.
+    flat : bool
+        Its operand was made flat, each element a channel.
     function : Pointwise, optional
         The whole result as a function of the one input, element by element; None where it is no such function.
     """
@@ -369,6 +369,7 @@ class Draft(Placed):
     low: float = -math.inf
     high: float = math.inf
     exact: Form | None = None
+    flat: bool = False
     function: Pointwise | None = None
 
     @property
@@ -389,19 +390,8 @@ class Draft(Placed):
         """
         if self.natural:
             return self.extents, self.order
-        found = self.flat
+        found = lying(self) if self.extents[-1] in self.shape else None
         return found if found and found[0][-1] == self.extents[-1] else None
-
-    @property
-    def flat(self) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
-        """Stored shape and axes in which the shape it is seen in has the elements one behind the other as the result does."""
-        seen, size = sample(self.shape), math.prod(self.extents)
-        places = self.places.reshape(seen)
-        steps = [int(places.take(1, axis).flat[0] - places.flat[0]) if extent > 1 else size for axis, extent in enumerate(seen)]
-        for order in (tuple(range(len(seen))), tuple(sorted(range(len(seen)), key=lambda axis: -steps[axis]))):
-            if np.array_equal(places.transpose(order).ravel(), movement.places((size,))):
-                return tuple(seen[axis] for axis in order), order
-        return None
 
     @property
     def padded(self) -> bool:
@@ -434,6 +424,17 @@ class Float:
 
     def __str__(self) -> str:
         return f"the result of {self.node}, which the host computes"
+
+
+def lying(value: Placed) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    """Find the stored shape and axes that put a value's elements, in the shape it is seen in, where they are; None if none do."""
+    seen, size = sample(value.shape), math.prod(value.stored)
+    places = value.places.reshape(seen)
+    steps = [int(places.take(1, axis).flat[0] - places.flat[0]) if extent > 1 else size for axis, extent in enumerate(seen)]
+    for order in (tuple(range(len(seen))), tuple(sorted(range(len(seen)), key=lambda axis: -steps[axis]))):
+        if np.array_equal(places.transpose(order).ravel(), movement.places((size,))):
+            return tuple(seen[axis] for axis in order), order
+    return None
 
 
 Value = Constant | Source | Activation | Draft | Float
@@ -496,7 +497,7 @@ class Builder:
 
     def tidy(self, value: Activation) -> Activation:
         """Move a value that is not all of its tensor, each element once, into one of its own; axes stay in the stored order."""
-        if value.index is None or (value.index.size == value.tensor.size and value.index.min() >= 0):
+        if value.index is None or whole(value.index, value.tensor.size):
             return value
         return Activation(tensor=self.settle(value, value.kept), shape=value.shape, real=value.real)
 
@@ -547,10 +548,11 @@ class Builder:
         """
         padding = tensors[0].zero_point if padding is None else padding
         index = np.ascontiguousarray(index, np.int32)
-        key = (tuple(tensor.name for tensor in tensors), index.shape, order, padding, hashlib.blake2b(index.data).digest())
+        form = Form.of(tensors[0])
+        key = (tuple(tensor.name for tensor in tensors), form, index.shape, order, padding, hashlib.blake2b(index.data).digest())
         if key not in self.moves:
             label = name or f"{tensors[0].name}/move"
-            output = self.moves[key] = self.tensor(label, index.shape, order, Form.of(tensors[0]))
+            output = self.moves[key] = self.tensor(label, index.shape, order, form)
             self.operate(Move(name=label, kind=kind, inputs=key[0], output=output.name, index=index, padding=padding))
         return self.moves[key]
 
@@ -567,10 +569,11 @@ class Builder:
         """Make an operator of a draft; the same form again gives the same integers."""
         key = (draft, quantiser)
         if key not in self.rounded:
-            lies, label, index = draft.lies, name, None
-            if lies is None:  # the tensor is not ONNX's, but one whose elements are ONNX's elsewhere
-                label, index = f"{name}/stored", draft.index
-            output = self.tensor(label, *(lies or (draft.extents, draft.order)), quantiser.form)
+            lies = draft.lies
+            stored, axes = lies or (draft.extents, draft.order)
+            index = None if lies else draft.index
+            label = name if index is None else f"{name}/stored"  # its elements are elsewhere than those of ONNX's tensor
+            output = self.tensor(label, stored, axes, quantiser.form)
             result = Activation(tensor=output, shape=draft.shape, index=index, real=False)
             common = {
                 "name": draft.name,
@@ -583,10 +586,9 @@ class Builder:
                 "rounding": quantiser.rounding,
             }
             self.operate(draft.build(draft, output, common))
-            flat = draft.flat if lies is None else None
-            if flat:  # at once, so that nothing behind it is flat
-                moved = self.move((output,), movement.places(flat[0]), order=flat[1], name=name)
-                result = Activation(tensor=moved, shape=draft.shape, real=False)
+            if draft.flat and lies is None and (found := lying(draft)):  # at once, so that nothing behind it is flat
+                tensor = self.move((output,), movement.places(found[0]), order=found[1], name=name)
+                result = Activation(tensor=tensor, shape=draft.shape, real=False)
             self.rounded[key] = result
         return self.rounded[key]
 

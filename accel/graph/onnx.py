@@ -17,6 +17,7 @@ from accel.graph.operators import OPERATORS as OPERATORS  # what there is to imp
 from accel.graph.operators import OnHost, Site
 from accel.graph.operators.registry import FLOATS, TYPES
 
+# Operators that slide a window over their first input, and those that leave its axes as they are.
 WINDOWS = ("Conv", "ConvInteger", "ConvTranspose", "MaxPool", "AveragePool", "GlobalMaxPool", "GlobalAveragePool", "BatchNormalization")
 LEAVE = ("QuantizeLinear", "DequantizeLinear", "Relu", "Clip", "Add", "Mul", "Cast")
 
@@ -48,11 +49,17 @@ def network(graph: Graph, name: str) -> Network:
     for node in graph.nodes:
         builder.values.update(zip(node.outputs, _import(Site(node, builder)), strict=True))
     outputs = tuple(_output(key, builder) for key in graph.outputs)
+    needed = {port.tensor for port in outputs}
+    operators = []
+    for operator in reversed(builder.operators.values()):  # the host does after all what some of them were made for
+        if operator.output in needed:
+            needed.update(operator.inputs)
+            operators.append(operator)
     return Network(
         name=name,
-        tensors=builder.tensors,
-        operators=tuple(builder.operators.values()),
-        inputs=tuple(builder.inputs.values()),
+        tensors={key: tensor for key, tensor in builder.tensors.items() if key in needed},
+        operators=tuple(reversed(operators)),
+        inputs=tuple(port for port in builder.inputs.values() if port.tensor in needed),
         outputs=outputs,
     )
 
@@ -84,14 +91,15 @@ def _source(name: str, given: Given, builder: Builder) -> Source:
 
 def _slid_over(name: str, builder: Builder) -> bool:
     """Whether a window slides over a tensor, at once or behind what leaves its axes as they are."""
-    waiting = [name]
+    waiting, seen = [name], {name}
     while waiting:
         each = waiting.pop()
         for node in builder.readers.get(each, ()):
             if node.kind in WINDOWS and node.inputs[0] == each:
                 return True
-            if node.kind in LEAVE:
-                waiting.extend(node.outputs)
+            if node.kind in LEAVE and node.outputs[0] not in seen:
+                seen.add(node.outputs[0])
+                waiting.append(node.outputs[0])
     return False
 
 

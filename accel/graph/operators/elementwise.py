@@ -183,21 +183,21 @@ def merge(site: Site, index: int, change: Callable[[Draft], Draft | None], varie
     changed = change(site.pointwise(index))
     value = site.value(index)
     if changed is None and isinstance(value, Activation):
-        changed = change(identity(site, _spread(site, site.builder.tidy(value), varies)))
+        changed = change(_spread(site, site.builder.tidy(value), varies))
     if changed is None:
         raise OnHost
     return changed
 
 
-def _spread(site: Site, value: Activation, varies: tuple[int, ...]) -> Activation:
-    """Value in a tensor whose channels the constants are of."""
+def _spread(site: Site, value: Activation, varies: tuple[int, ...]) -> Draft:
+    """Draft of a value in a tensor whose channels the constants are of."""
     along = [axis - len(varies) for axis, extent in enumerate(varies) if extent > 1]
     axes = len(sample(value.shape))
     if len(along) == 1 and -axes <= along[0]:
         order = (*(axis for axis in range(axes) if axis != axes + along[0]), axes + along[0])
-        return Activation(tensor=site.builder.settle(value, order), shape=value.shape, real=True)
+        return identity(site, Activation(tensor=site.builder.settle(value, order), shape=value.shape, real=True))
     flat = site.builder.move((value.tensor,), movement.places((value.tensor.size,)), order=(0,))
-    return replace(value, tensor=flat, index=value.places)
+    return replace(identity(site, replace(value, tensor=flat, index=value.places)), flat=True)
 
 
 # Two operands.
