@@ -335,6 +335,7 @@ class _Folder:
             and not (self._is_false(node.inputs[1]) or self._is_false(node.inputs[2]))
         ):
             raise NetworkError(f"training_mode of {node} must be false, or its ratio 0, not what leaves elements to chance")
+        _check_attributes(node, self.graph.opset)
         if node.domain == MICROSOFT and node.kind in ("QuantizeLinear", "DequantizeLinear"):  # 16-bit types, before ONNX had them
             node = replace(node, domain="")
         for each in self._modern(node):
@@ -620,6 +621,8 @@ class _Folder:
         """Node with integers at an input of its own, unless they are there already."""
         if values is None:
             return replace(node, attributes=attributes)
+        if not all(isinstance(value, int) for value in values):
+            raise NetworkError(f"input {index} of {node} must be integers, not {values}")
         name = self._fresh(f"{node.outputs[0]}/input{index}")
         self._constant(name, Array.of(np.array(values, np.int64).reshape(-1)))
         inputs = (*node.inputs, *[""] * index)[:index]
@@ -759,6 +762,42 @@ SHAPED = (
 @cache
 def _schema(kind: str, opset: int) -> onnx.defs.OpSchema:
     return onnx.defs.get_schema(kind, opset, "")
+
+
+@cache
+def _attributes(kind: str, opset: int) -> dict[str, tuple[str, Any]]:
+    """Type of each attribute that an operator has: in words, and that of a value or of a list's elements."""
+    if not onnx.defs.has(kind, opset, ""):
+        return {}
+    return {name: ATTRIBUTES[form.type] for name, form in _schema(kind, opset).attributes.items() if form.type in ATTRIBUTES}
+
+
+Type = onnx.defs.OpSchema.AttrType
+ATTRIBUTES: dict[Any, tuple[str, Any]] = {
+    Type.INT: ("an integer", int),
+    Type.FLOAT: ("a number", float),
+    Type.STRING: ("a text", str),
+    Type.TENSOR: ("a tensor", Array),
+    Type.INTS: ("a list of integers", [int]),
+    Type.FLOATS: ("a list of numbers", [float]),
+    Type.STRINGS: ("a list of texts", [str]),
+}
+
+
+def _check_attributes(node: Node, opset: int) -> None:
+    """Refuse attributes of ONNX's own operators that are of another type than theirs."""
+    if node.domain:
+        return
+    known = _attributes(node.kind, opset)
+    for name, value in node.attributes.items():
+        words, wanted = known.get(name, ("", object))
+        kind = wanted[0] if isinstance(wanted, list) else wanted
+        values = value if isinstance(wanted, list) and isinstance(value, list) else [value]
+        fits = isinstance(wanted, list) == isinstance(value, list) or wanted is object
+        if not fits or not all(isinstance(each, (kind, int) if kind is float else kind) for each in values):
+            raise NetworkError(
+                f"{name} of {node} must be {words}, not {value if isinstance(value, (int, float, str, list)) else 'a tensor'}"
+            )
 
 
 @cache

@@ -491,7 +491,7 @@ def _outputs(node: NodeProto, opset: int, types: dict[str, Any], arrays: dict[st
 
 
 def _array(rng: random.Random, shape: list[int]) -> Any:
-    shape = shape if np.prod(shape, dtype=float) <= LARGEST else [1]
+    shape = shape if min(shape, default=0) >= 0 and np.prod(shape, dtype=float) <= LARGEST else [1]
     dtype: Any = rng.choice([F32] * 12 + [np.int64, np.int8, np.uint8, np.int32, np.float16, np.bool_, np.float64])
     strange = FLOATS if rng.random() < 0.1 else []
     numbers = [rng.choice([0, 1, 2, 3, -1, 100, rng.random(), *strange]) for _ in range(int(np.prod(shape)))]
