@@ -60,7 +60,12 @@ def add(commands: Any) -> None:
         "--inputs", metavar="X", type=Path, help="arrays (samples, ...) by input name, .npz, or one .npy; without it only shapes are used"
     )
     parser.add_argument("--out", metavar="DIR", type=Path, help="write result.json, layers.csv and, with inputs, outputs.npz there")
-    parser.add_argument("--search", choices=SEARCHES, default="best", help="how tiles and dataflows are found (default: %(default)s)")
+    parser.add_argument(
+        "--search",
+        choices=SEARCHES,
+        default="best",
+        help="how tiles and dataflows are found; exhaustive is for small networks (default: %(default)s)",
+    )
     parser.add_argument("--schedule", metavar="FILE", type=Path, help="replay this schedule instead")
     parser.add_argument("--save-schedule", metavar="FILE", type=Path, help="write the schedule there, to be edited or replayed")
     parser.add_argument("--plot", metavar="FILE.png", type=Path, help="draw cycles by cause and the roofline, layer by layer")
