@@ -248,6 +248,15 @@ def test_canonical_graphs_stay():
         assert once.shapes == fold(once).shapes
 
 
+def test_tensors_have_elements(tmp_path):
+    model = Model()
+    parts = model.constant([4, 0], np.int64)
+    model.nodes.append(helper.make_node("Split", [model.input(1, 4), parts], ["a", "b"], name="it", axis=1))
+    model.output(model.node("Relu", "b"))
+    with pytest.raises(NetworkError, match=r"net.onnx: result 'b' of node 'it' \(Split\) must have an element, not shape \(1, 0\)$"):
+        accel.load(saved(model, tmp_path))
+
+
 # Topologies.
 
 

@@ -246,7 +246,12 @@ def canonical(graph: Graph) -> Graph:
         If a node breaks a rule of these passes.
     """
     graph = fold(graph)
-    return fold(simplify(qonnx.rewrite(qoperator.rewrite(replace(graph, batch=1)))))
+    graph = fold(simplify(qonnx.rewrite(qoperator.rewrite(replace(graph, batch=1)))))
+    for node in graph.nodes:
+        for name in filter(None, node.outputs):
+            if not prod(graph.shapes[name]):
+                raise NetworkError(f"result {name!r} of {node} must have an element, not shape {graph.shapes[name]}")
+    return graph
 
 
 def is_float(graph: Graph) -> bool:
