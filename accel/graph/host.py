@@ -12,11 +12,9 @@ from accel.formats import Rounding
 from accel.graph.builder import REAL, WHOLE, Activation, Builder, Constant, Draft, Float, Form, Quantiser, Source, image_order, sample
 from accel.graph.graph import Array, Given, Graph, Node
 from accel.graph.network import Host, Tensor
+from accel.graph.operators.registry import FLOATS, STORED
 
-INTEGERS = {(8, True): TensorProto.UINT8, (8, False): TensorProto.INT8, (16, True): TensorProto.UINT16, (16, False): TensorProto.INT16} | {
-    (4, True): TensorProto.UINT4,
-    (4, False): TensorProto.INT4,
-}
+Step = tuple[str, tuple[str, ...], dict[str, int]]  # a node of a chain: its operator, inputs but the first, and attributes
 
 
 def compute(builder: Builder, name: str, quantiser: Quantiser, output: str) -> Activation:
@@ -90,7 +88,7 @@ class _Island:
                 case Activation():
                     self._enter(each, value)
                 case Source():
-                    real = value.kind in (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
+                    real = value.kind in FLOATS
                     form, label = (REAL, f"{each}/fixed") if real else (WHOLE, each)
                     self._enter(each, replace(self.builder.receive(value, form, label, real), real=real))
                 case Draft() | Float():
@@ -105,15 +103,13 @@ class _Island:
             value = replace(value, shape=(1, *value.tensor.onnx_shape))
         tensor = self.builder.own(value)
         shape, seen = (1, *tensor.onnx_shape), self.builder.graph.shapes.get(name, value.shape)
-        steps: list[tuple[str, tuple[str, ...], dict[str, int]]] = []
+        steps: list[Step] = []
         if shape != seen:
             self.constants[f"{name}/shape"] = Array.of(np.array(seen, np.int64))
             steps.append(("Reshape", (f"{name}/shape",), {}))
         kind = self.builder.graph.kinds.get(name, TensorProto.FLOAT)
-        if not value.real and Form.of(tensor) in (WHOLE, REAL):
-            steps.append(("Cast", (), {"to": kind}))
-        elif not value.real:
-            own = INTEGERS[tensor.bits, tensor.unsigned]
+        if not value.real and Form.of(tensor) != WHOLE:
+            own = STORED[tensor.bits, tensor.unsigned]
             self.constants[f"{name}/scale"] = Array.of(np.float32(tensor.scale))
             self.constants[f"{name}/zero"] = Array(np.array(tensor.zero_point + tensor.offset), own)
             steps.append(("QuantizeLinear", (f"{name}/scale", f"{name}/zero"), {}))
@@ -125,7 +121,7 @@ class _Island:
 
     def finish(self, name: str, quantiser: Quantiser, shape: tuple[int, ...], seen: tuple[int, ...]) -> str:
         """Bring the result into float32, rounding and bounds that differ from the output form's, and its shape; return its name."""
-        steps: list[tuple[str, tuple[str, ...], dict[str, int]]] = []
+        steps: list[Step] = []
 
         def constant(label: str, value: float) -> str:
             self.constants[f"{name}/{label}"] = Array.of(np.float32(value))
@@ -151,7 +147,7 @@ class _Island:
         self._chain(name, steps, f"{name}/output")
         return f"{name}/output"
 
-    def _chain(self, start: str, steps: list[tuple[str, tuple[str, ...], dict[str, int]]], end: str) -> None:
+    def _chain(self, start: str, steps: list[Step], end: str) -> None:
         """Add nodes one behind the other, from one tensor to another."""
         for at, (kind, more, attributes) in enumerate(steps, 1):
             name = end if at == len(steps) else f"{end}/{at}"

@@ -132,14 +132,25 @@ def product(
     stored: tuple[int, ...] | None = None,
     order: tuple[int, ...] | None = None,
 ) -> Draft:
-    """Draft of a matrix product of a tensor with weights of shape (filters, kh, kw, channels / groups).
+    """Draft of a matrix product of a tensor with constant weights.
 
     Parameters
     ----------
-    shape, stored, order : tuple of int
-        Of the result; see :meth:`Site.draft`.
+    site : Site
+    x : Tensor
+    own : Weights
+        Of shape (filters, kh, kw, channels / groups).
+    shape : tuple of int
+        Of the result.
+    window : Window
+    groups : int
+    addend : float64, shape (filters,) or (), optional
+    gain : float
+        Factor of the product, of either sign.
     zero : int, optional
         Zero point of bare integers, whose scale is 1; that of the tensor without it.
+    stored, order : tuple of int, optional
+        See :meth:`Site.draft`.
     """
     padding, unit = (x.zero_point, x.scale) if zero is None else (zero, 1.0)
 

@@ -12,7 +12,7 @@ from accel.formats import Rounding
 from accel.graph import host
 from accel.graph.builder import Activation, Constant, Draft, Float, Form, Quantiser, Source, Value
 from accel.graph.operators.elementwise import identity, scaled
-from accel.graph.operators.registry import FLOATS, TYPES, OnHost, Site, imports, type_name
+from accel.graph.operators.registry import FLOATS, STORED, TYPES, OnHost, Site, imports, type_name
 from accel.quant import quantise
 from accel.special.integers import WIDEST
 
@@ -111,7 +111,7 @@ def _dequantize_linear(site: Site) -> Value:
 def _dequantised(site: Site, value: Activation) -> Activation:
     """Reals of integers, by the scale and zero point they were quantised with or by others."""
     tensor = value.tensor
-    form = site.form(next(kind for kind, (bits, signed) in TYPES.items() if (bits, not signed) == (tensor.bits, tensor.unsigned)))
+    form = site.form(STORED[tensor.bits, tensor.unsigned])
     return replace(value, tensor=replace(tensor, scale=form.scale, zero_point=form.zero_point), real=True)
 
 

@@ -40,6 +40,7 @@ TYPES: dict[int, tuple[int, bool]] = {  # width and sign of the integers an acti
     TensorProto.UINT16: (16, False),
     TensorProto.INT16: (16, True),
 }
+STORED = {(bits, not signed): kind for kind, (bits, signed) in TYPES.items()}  # element type of a tensor, by its width and unsignedness
 KINDS: dict[type, str] = {int: "an integer", float: "a number", str: "a text", list: "a list"}  # of attributes
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
 
