@@ -252,6 +252,53 @@ def test_a_gain_for_each_row_is_no_layer_normalization_s():
     equal(graph, fuse(graph))
 
 
+PADS = st.lists(st.integers(0, 2), min_size=4, max_size=4)
+
+
+@settings(deadline=None, max_examples=30)
+@given(PADS, PADS, st.booleans(), st.sampled_from([None, 0.0]))
+def test_zeros_around_an_image_are_a_convolution_s(outer, own, by_axes, value):
+    s = Spelling((1, 2, 5, 6))
+    rest = [] if value is None and not by_axes else [s.constant(value) if value is not None else ""]
+    pads = outer if by_axes else [0, 0, *outer[:2], 0, 0, *outer[2:]]
+    y = s.node("Pad", "x", s.constant(pads, np.int64), *rest, *([s.constant([2, -1], np.int64)] if by_axes else []))
+    w = s.constant(np.random.default_rng(0).uniform(-1, 1, (3, 2, 2, 3)))
+    graph = s.graph(s.node("Conv", y, w, pads=own))
+    fused = fuse(graph)
+    assert [(node.kind, node.attributes["pads"]) for node in fused.nodes] == [("Conv", [a + b for a, b in zip(outer, own, strict=True)])]
+    equal(graph, fused)
+
+
+@settings(deadline=None, max_examples=10)
+@given(PADS)
+def test_zeros_around_an_image_count_in_a_mean(pads):
+    s = Spelling((1, 2, 5, 6))
+    y = s.node("Pad", "x", s.constant([0, 0, *pads[:2], 0, 0, *pads[2:]], np.int64))
+    graph = s.graph(s.node("AveragePool", y, kernel_shape=[3, 4], strides=[2, 1]))
+    fused = fuse(graph)
+    assert kinds(fused) == Counter(AveragePool=1)
+    equal(graph, fused)
+
+
+@pytest.mark.parametrize(
+    ("pads", "value", "mode", "kind"),
+    [
+        ([0, 0, 1, 1, 0, 0, 1, 1], 1.0, "constant", "Conv"),
+        ([0, 0, 1, 1, 0, 0, 1, 1], 0.0, "edge", "Conv"),
+        ([0, 0, -1, 1, 0, 0, 1, 1], 0.0, "constant", "Conv"),
+        ([0, 1, 1, 1, 0, 0, 1, 1], 0.0, "constant", "Conv"),
+        ([0, 0, 1, 1, 0, 0, 1, 1], 0.0, "constant", "MaxPool"),
+        ([0, 0, 3, 1, 0, 0, 1, 1], 0.0, "constant", "AveragePool"),
+    ],
+)
+def test_other_pads_are_left_alone(pads, value, mode, kind):
+    s = Spelling((1, 2, 5, 6))
+    y = s.node("Pad", "x", s.constant(pads, np.int64), s.constant(value), mode=mode)
+    w = [s.constant(np.ones((3, 3 if pads[1] else 2, 3, 3)))] if kind == "Conv" else []
+    graph = s.graph(s.node(kind, y, *w, kernel_shape=[3, 3]))
+    assert fuse(graph) is graph
+
+
 def spellings() -> dict[str, tuple[Spelling, str, str]]:
     """Operator: its spelling, its output and a tensor inside it."""
     found = {}

@@ -162,7 +162,7 @@ def fuse(graph: Graph) -> Graph:
     """Replace spelled-out operators by the operator.
 
     LayerNormalization, Gelu (by erf and by tanh), Swish, HardSwish, Mish and Softmax, each in the orders of factors and terms that
-    multiply out to the same.
+    multiply out to the same; and zeros that a Pad adds for the window behind it.
 
     Parameters
     ----------
@@ -180,7 +180,7 @@ def fuse(graph: Graph) -> Graph:
         taken: set[int] = set()
         for last in reversed(range(len(graph.nodes))):
             match = next((match for rule in RULES if (match := rule(reader, last)) is not None and not match.inside & taken), None)
-            if match is not None and NEWEST[match.node.kind] <= onnx.defs.onnx_opset_version():
+            if match is not None and NEWEST.get(match.node.kind, 1) <= onnx.defs.onnx_opset_version():
                 found[last] = match
                 taken |= match.inside
         if not found:
@@ -189,7 +189,7 @@ def fuse(graph: Graph) -> Graph:
         constants = dict(graph.constants)
         for match in found.values():
             constants |= match.constants
-        opset = max([graph.opset, *(NEWEST[match.node.kind] for match in found.values())])
+        opset = max([graph.opset, *(NEWEST.get(match.node.kind, 1) for match in found.values())])
         graph = replace(graph, nodes=tuple(nodes), constants=constants, opset=opset)
 
 
@@ -439,4 +439,49 @@ def _squared(reader: Reader, name: str, root: str) -> bool:
     return node.inputs[1] == root if node.kind == "Mul" else reader.number(node.inputs[1]) == 2.0
 
 
-RULES: tuple[Callable[[Reader, int], Match | None], ...] = (_layer_normalization, _softmax, _pointwise)
+# Windows.
+
+
+def _padded(reader: Reader, last: int) -> Match | None:
+    """Zeros added around an image, then a convolution, or a mean that counts what it has: the window's own pads."""
+    node = reader.graph.nodes[last]
+    if reader.writer(node.outputs[0], "Conv", "AveragePool") != last or node.attributes.get("auto_pad", "NOTSET") != "NOTSET":
+        return None
+    at = reader.writer(node.inputs[0], "Pad")
+    shape = reader.graph.shapes.get(node.inputs[0], ())
+    if at is None or reader.readers[node.inputs[0]] != {last} or len(shape) < 3:
+        return None
+    added, axes = _zeros(reader, reader.graph.nodes[at], len(shape)), len(shape) - 2
+    if added is None:
+        return None
+    attributes, own = dict(node.attributes), node.attributes.get("pads", [0] * (2 * axes))
+    if node.kind == "AveragePool":  # one divisor for all windows, as before
+        if (
+            any(own)
+            or attributes.get("ceil_mode", 0)
+            or any(pad >= size for pad, size in zip(added, 2 * list(attributes["kernel_shape"]), strict=True))
+        ):
+            return None
+        attributes["count_include_pad"] = 1
+    attributes["pads"] = [more + less for more, less in zip(added, own, strict=True)]
+    inputs = (reader.graph.nodes[at].inputs[0], *node.inputs[1:])
+    return Match(frozenset((at, last)), Node(node.name, node.kind, inputs, node.outputs, attributes))
+
+
+def _zeros(reader: Reader, pad: Node, count: int) -> list[int] | None:
+    """Fronts and ends that a Pad adds to all axes but batch and channels; None where it adds others, or something else than zeros."""
+    given = [reader.array(name) if name else None for name in (*pad.inputs[1:], "", "", "")[:3]]
+    value = reader.number(pad.inputs[2]) if len(pad.inputs) > 2 and pad.inputs[2] else 0.0
+    if pad.attributes.get("mode", "constant") != "constant" or given[0] is None or value != 0:
+        return None
+    if len(pad.inputs) > 3 and pad.inputs[3] and given[2] is None:
+        return None
+    axes = [int(axis) % count for axis in given[2].ravel()] if given[2] is not None else list(range(count))
+    ends = np.zeros((2, count), np.int64)
+    if given[0].size != 2 * len(axes):
+        return None
+    ends[:, axes] = given[0].reshape(2, -1)
+    return None if (ends < 0).any() or ends[:, :2].any() else ends[:, 2:].ravel().tolist()
+
+
+RULES: tuple[Callable[[Reader, int], Match | None], ...] = (_layer_normalization, _softmax, _pointwise, _padded)
