@@ -1,4 +1,4 @@
-"""Batch normalisation folded, beside the graph as it was; bounds are of float32's rounding."""
+"""Masks as sums and batch normalisation folded, beside the graph as it was; bounds are of float32's rounding."""
 
 from __future__ import annotations
 
@@ -119,3 +119,38 @@ def test_refused():
     model.output(model.node("BatchNormalization", x, given, *(model.constant(numbers(4)) for _ in range(3))))
     with pytest.raises(NetworkError, match=r"^scale of node 'batchnormalization2' .* must be a constant, not the tensor 'reshape1_out'$"):
         simplify(folded(model))
+
+
+ROWS = np.tri(6, dtype=bool)
+
+
+@pytest.mark.parametrize("fill", [-np.inf, -3.4e38, -1e9])
+@pytest.mark.parametrize("turned", [False, True])
+def test_masks_become_sums(fill, turned):
+    model = Model()
+    x, value = model.input(1, 2, 6, 6), model.constant(fill, np.float32)
+    chosen = model.node("Where", model.constant(ROWS), x, value) if turned else model.node("Where", model.constant(~ROWS), value, x)
+    model.output(model.node("Softmax", chosen, axis=-1))
+    check(model, ["Add", "Softmax"], (2, 6, 6))
+
+
+@pytest.mark.parametrize(
+    ("mask", "fill", "reader"),
+    [
+        (np.tri(6, k=-1, dtype=bool), -np.inf, "Softmax"),  # the first row is masked everywhere
+        (ROWS, -5.0, "Softmax"),
+        (ROWS, -1e9, "LogSoftmax"),
+    ],
+)
+def test_other_selections_stay(mask, fill, reader):
+    model = Model()
+    x = model.input(1, 2, 6, 6)
+    model.output(model.node(reader, model.node("Where", model.constant(mask), x, model.constant(fill, np.float32)), axis=-1))
+    assert [node.kind for node in simplify(folded(model)).nodes] == ["Where", reader]
+
+
+def test_no_softmax_is_tested_for_nan():
+    model = Model()
+    y = model.node("Softmax", model.input(1, 2, 6, 6), axis=-1)
+    model.output(model.node("Relu", model.node("Where", model.node("IsNaN", y), model.constant(0, np.float32), y)))
+    check(model, ["Softmax", "Relu"], (2, 6, 6))

@@ -5,7 +5,8 @@ For float graphs before they are calibrated, and for quantised ones before they 
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,11 +18,13 @@ from accel.graph.graph import Array, Graph, Node
 from accel.graph.patterns import fuse
 from accel.quant import dequantise
 
+MASKED = -1e8  # our choice: scores from here on downwards stand for minus infinity
+LEAST = -1e30  # our choice: what stands for it, a number, so that sums of it are numbers
 FILTERS = {"Conv": 0, "ConvTranspose": 1}  # axis of the weights along which the output's channels run
 
 
 def simplify(graph: Graph) -> Graph:
-    """Put spelled-out operators together (:func:`accel.graph.patterns.fuse`), then fold batch normalisation (:func:`fold_normalisation`).
+    """Put spelled-out operators together (:func:`accel.graph.patterns.fuse`), make masks sums, fold batch normalisation.
 
     Parameters
     ----------
@@ -37,7 +40,68 @@ def simplify(graph: Graph) -> Graph:
     NetworkError
         If a BatchNormalization cannot be an affine function of each channel.
     """
-    return fold_normalisation(fuse(graph))
+    return fold_normalisation(sum_masks(fuse(graph)))
+
+
+def sum_masks(graph: Graph) -> Graph:
+    """Write masks of attention as sums, which have integers, where the file selects.
+
+    ``Where(mask, c, x)`` with constant mask and c, read by Softmax alone, is ``x + (c where masked, else 0)`` if c is -1e8 or below: scores
+    of that size have no resolution in float32. Every row must have a place that is not masked. ``Where(IsNaN(y), c, y)`` of a Softmax is
+    y: only a row masked everywhere is NaN, and integers never are.
+
+    Parameters
+    ----------
+    graph : Graph
+        Folded, with the shape of every tensor.
+
+    Returns
+    -------
+    Graph
+    """
+    editor = Editor(graph)
+    producers = {name: node for node in graph.nodes for name in node.outputs}
+    readers: dict[str, list[Node]] = defaultdict(list)
+    for node in graph.nodes:
+        for name in node.inputs:
+            readers[name].append(node)
+    for node in graph.nodes:
+        masked = _masked(graph, node, readers[node.outputs[0]] if node.outputs else [])
+        if node.kind == "Where" and not node.domain and _never(node, producers):
+            editor.alias(node.outputs[0], editor.names(node)[2])
+        elif masked is not None:
+            x, addend = masked
+            mask = editor.constant(f"{node.outputs[0]}/mask", Array.of(addend))
+            inputs = [editor.aliases.get(x, x), mask]
+            editor.emit("Add", inputs, node.outputs[0], name=node.name, shape=graph.shapes[node.outputs[0]])
+        else:
+            editor.keep(node)
+    return editor.finish()
+
+
+def _masked(graph: Graph, node: Node, readers: list[Node]) -> tuple[str, NDArray[np.float32]] | None:
+    """Tensor and addend that a Where comes to, if it masks scores."""
+    if node.kind != "Where" or node.domain or node.outputs[0] in graph.outputs or graph.kinds.get(node.outputs[0]) != TensorProto.FLOAT:
+        return None
+    axes = {reader.attributes.get("axis", -1) if reader.kind == "Softmax" and not reader.domain else None for reader in readers}
+    chosen = graph.constants.get(node.inputs[0])
+    values = [graph.constants.get(name) for name in node.inputs[1:]]
+    if chosen is None or not chosen.known or len(axes) != 1 or None in axes or (values[0] is None) == (values[1] is None):
+        return None
+    constant, x = (values[0], node.inputs[2]) if values[0] is not None else (values[1], node.inputs[1])
+    shape = graph.shapes.get(node.outputs[0])
+    if constant is None or not constant.known or constant.values.size != 1 or shape is None or graph.shapes.get(x) != shape:
+        return None
+    mask = chosen.values if values[0] is not None else ~chosen.values
+    if not float(constant.values.item()) <= MASKED or np.broadcast_to(mask, shape).all(axis=axes.pop()).any():
+        return None
+    return x, np.where(mask, np.float32(max(float(constant.values.item()), LEAST)), np.float32(0))
+
+
+def _never(node: Node, producers: Mapping[str, Node]) -> bool:
+    """Whether a Where replaces only what is NaN in the result of a Softmax."""
+    test, made = producers.get(node.inputs[0]), producers.get(node.inputs[2])
+    return test is not None and test.kind == "IsNaN" and test.inputs[0] == node.inputs[2] and made is not None and made.kind == "Softmax"
 
 
 def fold_normalisation(graph: Graph) -> Graph:
