@@ -45,6 +45,14 @@ def identity(site: Site, value: Activation) -> Draft:
     )
 
 
+def pointwise(site: Site, index: int) -> Draft:
+    """Input as a draft: the unrounded result before it, or a tensor as it is."""
+    value = site.value(index)
+    if isinstance(value, Draft) and not value.padded:
+        return value
+    return identity(site, site.activation(index))
+
+
 def _linear(draft: Draft, output: Tensor, common: dict[str, Any]) -> Operator:
     """Sum of one; a table where it falls with its input; a product of each channel where factors differ in sign."""
     (x,) = draft.inputs
@@ -180,7 +188,7 @@ def merge(site: Site, index: int, change: Callable[[Draft], Draft | None], varie
         Shape of the constants: those that vary along one axis are constants of channels where that axis is last, any others where each
         element is a channel of a flat tensor.
     """
-    changed = change(site.pointwise(index))
+    changed = change(pointwise(site, index))
     value = site.value(index)
     if changed is None and isinstance(value, Activation):
         changed = change(_spread(site, site.builder.tidy(value), varies))
@@ -276,7 +284,7 @@ def _with_constant(
             return _expanded(site, value.moved(np.broadcast_to(value.places, shape)), c, lambda draft: change(draft, c, first))
     if c.size == 1 and (function is np.power or (function is np.divide and first)):
         power = Pointwise(lambda units, x: function(*((c.item(), x) if first else (x, c.item()))))
-        return applied(site, site.pointwise(index), power)
+        return applied(site, pointwise(site, index), power)
     return merge(site, index, lambda draft: change(draft, c, first), c.shape)
 
 
@@ -338,7 +346,7 @@ def _unary(site: Site) -> Value:
         function = lookup.FUNCTIONS[site.kind](**attributes)
     except RangeError as error:
         raise NetworkError(str(error).replace(f" of {site.kind} ", f" of {site} ", 1)) from None
-    return applied(site, site.pointwise(0), function)
+    return applied(site, pointwise(site, 0), function)
 
 
 @imports("PRelu")
@@ -346,7 +354,7 @@ def _prelu(site: Site) -> Value:
     slope = site.reals(1)
     if slope.size != 1 and len(np.unique(slope)) != 1:
         raise OnHost  # a table holds one function, not one for each channel
-    return applied(site, site.pointwise(0), lookup.FUNCTIONS["PRelu"](slope=float(slope.flat[0])))
+    return applied(site, pointwise(site, 0), lookup.FUNCTIONS["PRelu"](slope=float(slope.flat[0])))
 
 
 # Bounds.

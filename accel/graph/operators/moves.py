@@ -17,7 +17,7 @@ from accel.graph.builder import Activation, Constant, Draft, Float, Form, Placed
 from accel.graph.graph import Node
 from accel.graph.movement import Index, limited
 from accel.graph.network import Tensor
-from accel.graph.operators.elementwise import identity
+from accel.graph.operators.elementwise import identity, pointwise
 from accel.graph.operators.quantisers import quantiser_of
 from accel.graph.operators.registry import FLOATS, OnHost, Site, imports
 
@@ -318,7 +318,7 @@ def _rounded(site: Site, at: int, value: Value, quantiser: Quantiser) -> Activat
         return replace(site.builder.receive(value, quantiser.form, f"{value.name}/quantised", real=True), real=True)
     if isinstance(value, Activation) and Form.of(value.tensor) == quantiser.form and quantiser.plain:
         return value
-    draft = value if isinstance(value, Draft) else site.pointwise(at)
+    draft = value if isinstance(value, Draft) else pointwise(site, at)
     return replace(site.builder.round(draft, quantiser, f"{site.output}/{at}"), real=True)
 
 

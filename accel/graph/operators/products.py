@@ -67,11 +67,13 @@ def weights(site: Site, index: int, axes: int, filters: int, *, zero: int | None
         raise OnHost  # the sum over k would not be one of integers
     integers = np.moveaxis(value.values, filters, 0)
     if value.known and (zeros.any() or integers.dtype.kind != "i"):
-        integers = _narrow(site, integers.astype(np.int64) - zeros.reshape(-1, *[1] * (axes - 1)))
+        shift = zeros.reshape(-1, *[1] * (axes - 1))  # of the same type as the weights
+        narrow = integers.dtype.itemsize == 1
+        integers = _narrow(site, integers.astype(np.int16) - shift.astype(np.int16) if narrow else integers.astype(np.int64) - shift)
     return Weights(integers, np.broadcast_to(scale, len(integers)), value.known)
 
 
-def _narrow(site: Site, integers: NDArray[np.int64]) -> NDArray[np.signedinteger]:
+def _narrow(site: Site, integers: NDArray[np.signedinteger]) -> NDArray[np.signedinteger]:
     """Integers in the narrowest type that holds them."""
     for dtype in (np.int8, np.int16, np.int32):
         if np.iinfo(dtype).min <= integers.min() and integers.max() <= np.iinfo(dtype).max:
@@ -102,10 +104,10 @@ def merged(site: Site, own: Weights, unit: float, draft: Draft, output: Tensor, 
         bias = np.broadcast_to(np.rint(draft.addend / units), filters)
     if not (np.abs(bias) < 1 << 62).all():
         raise NetworkError(f"bias of {site} must be below 2**62 products, not {np.abs(bias).max()}")
-    whole = bias.astype(np.int64)
+    total = bias.astype(np.int64)
     if padding:
-        whole = whole - padding * integers.reshape(filters, -1).sum(axis=1, dtype=np.int64)
-    return Merged(np.ascontiguousarray(integers), whole, units / output.scale)
+        total = total - padding * integers.reshape(filters, -1).sum(axis=1, dtype=np.int64)
+    return Merged(np.ascontiguousarray(integers), total, units / output.scale)
 
 
 def bias(site: Site, index: int, filters: int) -> Reals:

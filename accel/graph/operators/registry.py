@@ -166,15 +166,6 @@ class Site:
                 return value
         return None
 
-    def pointwise(self, index: int) -> Draft:
-        """Input as a draft: the unrounded result before it, or a tensor as a sum of one."""
-        from accel.graph.operators.elementwise import identity
-
-        value = self.value(index)
-        if isinstance(value, Draft) and not value.padded:
-            return value
-        return identity(self, self.activation(index))
-
     def constant(self, index: int) -> Constant | None:
         """Constant input, or None where it is left out."""
         value = self.given(index)

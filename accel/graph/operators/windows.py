@@ -43,10 +43,7 @@ def window(site: Site, kernel: tuple[int, ...], size: tuple[int, int]) -> Window
             f"kernel_shape of {site} must be that of its weights, {list(kernel)}, not {site.attribute('kernel_shape', kernel)}"
         )
     stride, dilation = steps(site, len(kernel))
-    found = Window(kernel=pair(kernel), stride=stride, dilation=dilation, pads=pads(site, kernel, size))
-    if min(found.positions(*size)) < 1:
-        raise NetworkError(f"window of {site} must fit its padded input {size}, not exceed it with kernel {found.kernel}")
-    return found
+    return Window(kernel=pair(kernel), stride=stride, dilation=dilation, pads=pads(site, kernel, size))
 
 
 def pads(site: Site, kernel: tuple[int, ...], size: tuple[int, int]) -> tuple[int, int, int, int]:
