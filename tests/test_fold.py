@@ -91,9 +91,9 @@ def plain(value: Any) -> Any:
 
 @pytest.mark.parametrize("bound", ["none", "but the first", "all"])
 def test_onnx_node_tests(tmp_path, bound):
-    """Every shape and type is that of the expected result; and what is folded, or left, gives the expected values. A third of the tests."""
+    """Every shape and type is that of the expected result; and what is folded, or left, gives the expected values. A sixth of the tests."""
     refused, checked = [], 0
-    for case in backend()[["none", "but the first", "all"].index(bound) :: 3]:
+    for case in backend()[["none", "but the first", "all"].index(bound) :: 6]:
         given = {port.name: plain(value) for port, value in zip(case.model.graph.input, case.data_sets[0][0], strict=False)}
         expected = [plain(value) for value in case.data_sets[0][1]]
         if any(not isinstance(value, np.ndarray) for value in [*given.values(), *expected]):
@@ -125,7 +125,7 @@ def test_onnx_node_tests(tmp_path, bound):
         r"must follow from what it reads|must be free of|must be a fixed size|must be one of|domain of|follow ONNX's rules: Unrecognized"
     )
     assert not [message for message in refused if not re.search(rules, message)]
-    assert checked > 250
+    assert checked > 120
 
 
 # Binding.
