@@ -124,8 +124,7 @@ def simulate(
         config=config,
         batch=batch,
         layers=tuple(
-            cost(config, layer, each, asked, overflowed.get(layer.operator.name))
-            for layer, each in zip(layers, planned.layers, strict=True)
+            cost(config, layer, each, overflowed.get(layer.operator.name)) for layer, each in zip(layers, planned.layers, strict=True)
         ),
         outputs={port.name: network.tensors[port.tensor].to_onnx(values[port.tensor]) for port in network.outputs if values},
         formats={port.name: network.tensors[port.tensor] for port in network.outputs},

@@ -28,7 +28,6 @@ from accel.schedule import search
 from accel.schedule.lower import Layer, Product, Reduction
 from accel.schedule.plan import LayerPlan, Schedule, TensorPlan
 from accel.schedule.search import ProductWork, word
-from accel.sparsity import Pattern
 from accel.timing.postprocess import STAGES
 from accel.timing.special import PASSES
 
@@ -317,7 +316,7 @@ class Result:
         return text.getvalue()
 
 
-def cost(config: AcceleratorConfig, layer: Layer, plan: LayerPlan, asked: Pattern | None, overflowed: int | None) -> LayerResult:
+def cost(config: AcceleratorConfig, layer: Layer, plan: LayerPlan, overflowed: int | None) -> LayerResult:
     """Tell what one layer costs, and what its cycles were spent on.
 
     Parameters
@@ -327,8 +326,6 @@ def cost(config: AcceleratorConfig, layer: Layer, plan: LayerPlan, asked: Patter
         Of :func:`accel.schedule.lower.lower`.
     plan : LayerPlan
         Of the same layer.
-    asked : Pattern or None
-        That the eligible layers were pruned to.
     overflowed : int or None
         Outputs whose accumulator overflowed.
     """
@@ -360,7 +357,7 @@ def cost(config: AcceleratorConfig, layer: Layer, plan: LayerPlan, asked: Patter
         overflowed=overflowed,
     )
     if products:
-        return _product(config, layer, plan, products, asked, dataclasses.replace(told, causes=causes))
+        return _product(config, layer, plan, products, dataclasses.replace(told, causes=causes))
     if layer.jobs:
         return dataclasses.replace(
             told,
@@ -385,9 +382,7 @@ def _at_least(config: AcceleratorConfig, plan: LayerPlan) -> int:
     return int(np.ceil(plan.compulsory.total / config.dram_rate)) if plan.works else 0
 
 
-def _product(
-    config: AcceleratorConfig, layer: Layer, plan: LayerPlan, products: list[Product], asked: Pattern | None, told: LayerResult
-) -> LayerResult:
+def _product(config: AcceleratorConfig, layer: Layer, plan: LayerPlan, products: list[Product], told: LayerResult) -> LayerResult:
     """Tell the rest of a layer of matrix products."""
     operator, elements = layer.operator, config.rows * config.cols
     first, tiling = products[0], plan.tilings[0]
@@ -401,7 +396,6 @@ def _product(
         for cause, slots in each.counts.slots(config, busy).items():
             causes[cause] += work.repeats * slots
         causes["drain"] += work.repeats * elements * STAGES
-    weights = getattr(operator, "weights", None)
     phase = [job for job in products if job.start == 0]  # one for each set of output positions
     stored = [
         sparsity.storage_bits(job.n * job.groups, job.taps, job.channels, job.pattern, config.weight_bits)
@@ -435,7 +429,5 @@ def _product(
         ),
         weight_bits=sum(each.values for each in stored),
         index_bits=sum(each.indices for each in stored),
-        energy_removed=None
-        if asked is None or weights is None
-        else sparsity.energy_removed(weights, sparsity.prune(weights, first.pattern)),
+        energy_removed=layer.energy_removed,
     )

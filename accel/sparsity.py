@@ -351,4 +351,6 @@ def _fullest(lines, m):
             for i in range(start, min(start + m, lines.shape[1])):
                 count += lines[line, i] != 0
             fullest = max(fullest, count)
+            if fullest == m:
+                return fullest
     return fullest

@@ -22,7 +22,8 @@ from accel.kernels.patches import Patches, matrix
 from accel.kernels.requantise import Integers, Prepared, Requantisation, finish, lane, narrowest, prepare
 
 _INT32, _FLOAT64, _INT64 = 2.0**31, 2.0**53, 2.0**62  # bounds below which integers are exact, and in int64 a bias may be added
-_SLACK = 1 + 2.0**-20  # far more than rounding takes from a bound computed in float64
+SLACK = 1 + 2.0**-20
+"""Far more than rounding takes from a bound computed in float64."""
 
 
 class Weights:
@@ -292,14 +293,14 @@ def _case(config: AcceleratorConfig, x: Patches, weights: Weights, acc: NDArray[
     lo, hi = min(x.ends[0], 0), max(x.ends[1], 0)
     most = reach(weights, x)
     start = 0 if acc is None else max(-int(acc.min()), int(acc.max()))
-    limit = (config.acc.hi + 1) / _SLACK
+    limit = (config.acc.hi + 1) / SLACK
     narrow = x.astype(narrowest(*x.ends))
     if most.max() + start >= limit:
         rows = narrow.matrix.astype(np.float64)
         longest = np.sqrt(np.einsum("ij,ij->i", rows, rows).max())
         most = np.minimum(most, longest * weights.norms)
     kind = narrowest(min(lo, weights.lo), max(hi, weights.hi))
-    return _Case(narrow, weights, kind, float(most.max() * _SLACK)), most + start >= limit
+    return _Case(narrow, weights, kind, float(most.max() * SLACK)), most + start >= limit
 
 
 def reach(weights: Weights, x: Patches) -> NDArray[np.float64]:

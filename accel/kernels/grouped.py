@@ -7,7 +7,7 @@ from numba import prange
 
 from accel.config import AcceleratorConfig
 from accel.jit import kernel
-from accel.kernels.gemm import Product, Weights, gemm, ranges, reach
+from accel.kernels.gemm import SLACK, Product, Weights, gemm, ranges, reach
 from accel.kernels.patches import Patches
 from accel.kernels.requantise import Requantisation, _finish, lanes, prepare
 from accel.kernels.threads import threads
@@ -45,7 +45,7 @@ def multiply(config: AcceleratorConfig, x: Patches, weights: Weights, groups: in
     m, n, channels = x.shape[0], weights.n // groups, x.place.channels // groups
     to = prepare(config, post, m, weights.n)
     flags = np.zeros((m, weights.n), np.bool_)
-    bounds = reach(weights, x)
+    bounds = SLACK * reach(weights, x)
     risky = (bounds > config.acc.hi).reshape(groups, n).any(axis=1)
     alone = risky if channels == 1 or m * n * weights.k < _SMALL else np.ones(groups, np.bool_)
     if not alone.all():

@@ -210,12 +210,15 @@ class Layer:
     inputs : tuple of Tensor
     output : Tensor
     jobs : tuple of Product or Reduction
+    energy_removed : float or None
+        Fraction of the sum of squared weights that pruning removed; None where no pattern was asked for, or there are no weights.
     """
 
     operator: Operator
     inputs: tuple[Tensor, ...]
     output: Tensor
     jobs: tuple[Product | Reduction, ...]
+    energy_removed: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -290,7 +293,10 @@ def lower(
         for tensor in (*place.inputs, place.output) if made else ():
             if tensor.bits > config.act_bits:
                 raise NetworkError(f"{tensor.name} of {operator.name} must be at most act_bits ({config.act_bits}) wide, not {tensor.bits}")
-        layers.append(Layer(operator=operator, inputs=place.inputs, output=place.output, jobs=made))
+        removed = None
+        if pattern and isinstance(operator, MatrixProduct | TransposedConvolution):
+            removed = _weights(operator, place).removed
+        layers.append(Layer(operator=operator, inputs=place.inputs, output=place.output, jobs=made, energy_removed=removed))
     return tuple(layers)
 
 
@@ -476,6 +482,7 @@ class _Known(NamedTuple):
     bias: NDArray[np.int64] | None
     pattern: Pattern
     presented: int
+    removed: float | None
     made: dict[tuple[int, ...], Weights]
 
 
@@ -497,7 +504,7 @@ def _weights(operator: MatrixProduct | TransposedConvolution, place: Place) -> _
     """Look at the weights of an operator: once for each pattern, as long as the operator lives."""
     config = place.config
     if operator.weights is None:
-        return _Known(None, None, place.pattern or dense(config), 1, {})
+        return _Known(None, None, place.pattern or dense(config), 1, None, {})
     kept = _known.setdefault(operator, {})
     key = place.pattern, config.bundle, config.weight_bits
     if key not in kept:
@@ -509,14 +516,18 @@ def _weights(operator: MatrixProduct | TransposedConvolution, place: Place) -> _
 
 
 def _look(operator: MatrixProduct | TransposedConvolution, config: AcceleratorConfig, pattern: Pattern | None) -> _Known:
-    if pattern and isinstance(operator, MatrixProduct):
+    whole = operator.weights
+    if pattern and not pattern.dense and isinstance(operator, MatrixProduct):
         operator = prune(operator, pattern)
-    assert operator.weights is not None
+    kept = operator.weights
+    assert whole is not None
+    assert kept is not None
     taps, channels = operator.window.taps, operator.channels // operator.groups
-    matrix = operator.weights.reshape(operator.filters, -1)
+    matrix = kept.reshape(operator.filters, -1)
     count = parts(config, f"weights of {operator.name}", int(matrix.min()), int(matrix.max()))
     pattern = pattern or sparsity.detect(matrix, taps, channels, candidates(config)) or dense(config)
-    return _Known(operator.weights, operator.bias, pattern, count, {})
+    removed = 0.0 if kept is whole else sparsity.energy_removed(whole, kept)
+    return _Known(kept, operator.bias, pattern, count, removed, {})
 
 
 def _products(
