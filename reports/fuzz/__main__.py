@@ -123,7 +123,6 @@ def main() -> int:
                 flush=True,
             )
     print(file=sys.stderr)
-    keep(failures, args.keep)
     kinds = sorted({kind for kind, _ in counts})
     result: dict[str, Any] = {
         "inputs": sum(counts.values()),
@@ -136,6 +135,7 @@ def main() -> int:
     }
     (Path(__file__).parent / "result.json").write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1))
+    keep(failures, args.keep)
     return 1 if failures else 0
 
 
