@@ -109,6 +109,7 @@ def test_any_layout():
         one, other = (np.ascontiguousarray(each) for each in np.broadcast_arrays(a, b))
         np.testing.assert_array_equal(multiply.multiply(product, a, b), multiply.multiply(product, one, other))
         np.testing.assert_array_equal(divide.divide(quotient, a, b), divide.divide(quotient, one, other))
+    assert multiply.multiply(product, x[0, 0, 0], x[1, 0, 0]).shape == divide.divide(quotient, x[0, 0, 0], x[1, 0, 0]).shape == ()
 
 
 def test_narrower_factors():

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from accel.errors import RangeError
 from accel.formats import Rounding
 from accel.special import integers
-from accel.special.integers import LOG_BITS, LOG_ERROR, log2, nearest, operand, output, positive, zero_points
+from accel.special.integers import LOG_BITS, LOG_ERROR, Elementwise, Output, log2, nearest, operand, positive
 from tests.test_postprocess import ROUND
 
 ROUNDINGS = [Rounding.FLOOR, Rounding.HALF_UP, Rounding.HALF_EVEN]
@@ -96,11 +96,11 @@ def test_arguments_are_checked():
         operand("x", np.array([0, 32768]))
     assert operand("x", np.array([-32768, 32767], np.int16)).dtype == np.int64
     with pytest.raises(RangeError, match=r"^lo must be an int in \[-32768, 5\], not 6$"):
-        output(0, 6, 5, Rounding.FLOOR)
+        Output(zero_point=0, lo=6, hi=5)
     with pytest.raises(RangeError, match=r"^rounding must be floor, half_up or half_even, not stochastic$"):
-        output(0, 0, 5, Rounding.STOCHASTIC)
+        Output(zero_point=0, lo=0, hi=5, rounding=Rounding.STOCHASTIC)
     with pytest.raises(RangeError, match=r"^zero_points must be an int in \[-32768, 32767\], not 32768$"):
-        zero_points((0, 32768))
+        Elementwise(zero_points=(0, 32768), mult=1, shift=0, zero_point=0, lo=0, hi=5)
     for wrong in (0.0, -1.0, float("inf"), float("nan")):
         with pytest.raises(RangeError, match=rf"^scale must be positive and finite, not {wrong}$"):
             positive("scale", wrong)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from accel.formats import Rounding
 from accel.jit import kernel
-from accel.special import integers
-from accel.special.integers import WIDEST, Integers, _quotient, nearest, operand, output, positive, worst_rounding
+from accel.special.integers import WIDEST, Elementwise, Integers, _quotient, nearest, positive, worst_rounding
 
 MULT_BITS = 34  # of the factor: with 17 bits of a dividend they fit in 51
 SHIFT = 44  # dropped bits, at most: with 17 bits of a divisor they fit in 61
@@ -19,60 +18,29 @@ LARGEST = 2.0**33  # factor: with it and 16-bit divisors every quotient but 0 le
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DivideParameters:
-    """What :func:`divide` needs, all in integers.
-
-    Parameters
-    ----------
-    zero_points : tuple of int
-        Of the inputs, each of 16 bits.
-    mult, shift : int
-        The factor, ``mult / 2**shift``: below ``2**34``, 0 to 44.
-    zero_point, lo, hi : int
-        Of the output.
-    rounding : Rounding
-    """
-
-    zero_points: tuple[int, int]
-    mult: int
-    shift: int
-    zero_point: int
-    lo: int
-    hi: int
-    rounding: Rounding = Rounding.HALF_EVEN
+class DivideParameters(Elementwise):
+    """What :func:`divide` needs, all in integers: the factor is below ``2**34`` and its shift 0 to 44."""
 
     @classmethod
-    def of(
-        cls,
-        *,
-        zero_points: tuple[int, int],
-        multiplier: float,
-        zero_point: int,
-        lo: int,
-        hi: int,
-        rounding: Rounding = Rounding.HALF_EVEN,
-    ) -> DivideParameters:
+    def of(cls, *, multiplier: float, **others: Any) -> DivideParameters:
         """Derive them from the fields of the operator.
 
         Parameters
         ----------
-        zero_points : tuple of int
         multiplier : float
-            ``scale 0 / (scale 1 * output scale)``, positive.
-        zero_point, lo, hi : int
-            A factor above ``2**33``, for which every quotient but 0 leaves the range, is taken as that.
-        rounding : Rounding
+            ``scale 0 / (scale 1 * output scale)``, positive. One above ``2**33``, for which every quotient but 0 leaves the range, is taken
+            as that.
+        **others : dict
+            Fields of :class:`Elementwise` but the factor.
 
         Raises
         ------
         RangeError
             If an argument breaks its rule.
         """
-        integers.zero_points(zero_points)
-        output(zero_point, lo, hi, rounding)
         positive("multiplier", multiplier)
         mult, shift = nearest(min(multiplier, LARGEST), MULT_BITS, SHIFT)
-        return cls(zero_points=zero_points, mult=mult, shift=shift, zero_point=zero_point, lo=lo, hi=hi, rounding=rounding)
+        return cls(mult=mult, shift=shift, **others)
 
 
 def divide(parameters: DivideParameters, x0: Integers, x1: Integers) -> NDArray[np.int64]:
@@ -85,22 +53,14 @@ def divide(parameters: DivideParameters, x0: Integers, x1: Integers) -> NDArray[
     ----------
     parameters : DivideParameters
     x0, x1 : signed integers, shapes that broadcast
-        At most 16 bits.
+        At most 16 bits: see :meth:`accel.special.integers.Elementwise.differences`.
 
     Returns
     -------
     int64, the shape they broadcast to
-
-    Raises
-    ------
-    RangeError
-        If an operand is wider, or not of a signed integer type.
     """
-    first, second = np.broadcast_arrays(operand("x0", x0), operand("x1", x1))
-    p = parameters
-    out = np.ascontiguousarray(first - p.zero_points[0])  # so that it is written where it is returned from
-    divisor = second - p.zero_points[1]
-    _divide_each(out.reshape(-1), divisor.reshape(-1), p.mult, p.shift, p.rounding.code, p.zero_point, p.lo, p.hi)
+    out, divisor = parameters.differences(x0, x1)
+    _divide_each(out.reshape(-1), divisor.reshape(-1), parameters.mult, parameters.shift, *parameters.post)
     return out
 
 
@@ -118,10 +78,9 @@ def bound(parameters: DivideParameters, multiplier: float) -> float:
     """
     p = parameters
     factor = min(multiplier, LARGEST)
-    absolute = abs(float(Fraction(p.mult, 1 << p.shift) - Fraction(factor)))
+    absolute = abs(float(p.factor - Fraction(factor)))
     error = absolute / factor
-    span = max(abs(p.lo - p.zero_point), abs(p.hi - p.zero_point))
-    return worst_rounding(p.rounding) + min(absolute * 2.0**WIDEST, span * error / (1 - error) if error < 1 else span)
+    return worst_rounding(p.rounding) + min(absolute * 2.0**WIDEST, p.span * error / (1 - error) if error < 1 else p.span)
 
 
 @kernel

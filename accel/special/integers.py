@@ -1,7 +1,8 @@
-"""What several of the models share: a real factor as two integers, and exact quotients, square roots and logarithms of integers."""
+"""What the models share: parameters, operands, a factor as two integers, and exact quotients, square roots and logarithms of integers."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from fractions import Fraction
 from math import inf
 from typing import Any
@@ -66,41 +67,95 @@ def positive(name: str, value: float) -> None:
         raise RangeError(f"{name} must be positive and finite, not {value}")
 
 
-def zero_points(values: tuple[int, ...]) -> None:
-    """Refuse zero points that no tensor of at most :data:`WIDEST` bits has.
-
-    Parameters
-    ----------
-    values : tuple of int
-
-    Raises
-    ------
-    RangeError
-        If the rule is broken.
-    """
-    for value in values:
-        checks.integer("zero_points", value, -(1 << WIDEST - 1), (1 << WIDEST - 1) - 1)
-
-
-def output(zero_point: int, lo: int, hi: int, rounding: Rounding) -> None:
-    """Refuse output parameters that no tensor of at most :data:`WIDEST` bits has.
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Output:
+    """How results become integers of a tensor of at most :data:`WIDEST` bits: what every operator needs.
 
     Parameters
     ----------
     zero_point, lo, hi : int
     rounding : Rounding
+        Not stochastic.
 
     Raises
     ------
     RangeError
-        If the rule is broken.
+        If a field breaks its rule.
     """
-    half = 1 << WIDEST - 1
-    checks.integer("zero_point", zero_point, -half, half - 1)
-    checks.integer("hi", hi, -half, half - 1)
-    checks.integer("lo", lo, -half, hi)
-    if rounding is Rounding.STOCHASTIC:
-        raise RangeError(f"rounding must be floor, half_up or half_even, not {rounding.value}")
+
+    zero_point: int
+    lo: int
+    hi: int
+    rounding: Rounding = Rounding.HALF_EVEN
+
+    def __post_init__(self) -> None:
+        """Refuse what no tensor has."""
+        half = 1 << WIDEST - 1
+        checks.integer("zero_point", self.zero_point, -half, half - 1)
+        checks.integer("hi", self.hi, -half, half - 1)
+        checks.integer("lo", self.lo, -half, self.hi)
+        if self.rounding is Rounding.STOCHASTIC:
+            raise RangeError(f"rounding must be floor, half_up or half_even, not {self.rounding.value}")
+
+    @property
+    def post(self) -> tuple[int, int, int, int]:
+        """Rounding, zero point and bounds, as kernels take them."""
+        return self.rounding.code, self.zero_point, self.lo, self.hi
+
+    @property
+    def span(self) -> int:
+        """Greatest magnitude of a result before its zero point."""
+        return max(abs(self.lo - self.zero_point), abs(self.hi - self.zero_point))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Elementwise(Output):
+    """What an operator of two tensors needs, element by element.
+
+    Parameters
+    ----------
+    zero_points : tuple of int
+        Of the inputs, each of at most :data:`WIDEST` bits.
+    mult, shift : int
+        The factor, ``mult / 2**shift``.
+    """
+
+    zero_points: tuple[int, int]
+    mult: int
+    shift: int
+
+    def __post_init__(self) -> None:
+        """Refuse what no tensor has."""
+        for zero_point in self.zero_points:
+            checks.integer("zero_points", zero_point, -(1 << WIDEST - 1), (1 << WIDEST - 1) - 1)
+        Output.__post_init__(self)  # a class with slots is made anew, which super() without arguments does not see
+
+    @property
+    def factor(self) -> Fraction:
+        """Return ``mult / 2**shift``."""
+        return Fraction(self.mult, 1 << self.shift)
+
+    def differences(self, x0: Integers, x1: Integers) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Bring operands to one shape and subtract their zero points.
+
+        Parameters
+        ----------
+        x0, x1 : signed integers, shapes that broadcast
+            At most :data:`WIDEST` bits.
+
+        Returns
+        -------
+        x0, x1 : int64, the shape they broadcast to
+            New and contiguous: results may take their place.
+
+        Raises
+        ------
+        RangeError
+            If a type or an element breaks the rule.
+        """
+        both = np.broadcast_arrays(operand("x0", x0), operand("x1", x1))
+        first, second = (np.asarray(np.subtract(x, zero, order="C")) for x, zero in zip(both, self.zero_points, strict=True))
+        return first, second
 
 
 def operand(name: str, x: Integers) -> NDArray[np.int64]:
@@ -128,6 +183,29 @@ def operand(name: str, x: Integers) -> NDArray[np.int64]:
     if x.dtype.itemsize * 8 > WIDEST and x.size and not -half <= x.min() <= x.max() < half:
         raise RangeError(f"{name} must be in [{-half}, {half - 1}], not {x.min()}..{x.max()}")
     return x.astype(np.int64, copy=False)
+
+
+def rows_of(x: Integers, length: int) -> NDArray[np.int64]:
+    """Copy an operand to int64, row by row.
+
+    Parameters
+    ----------
+    x : signed integers, shape (..., length)
+        At most :data:`WIDEST` bits.
+    length : int
+
+    Returns
+    -------
+    int64, shape (rows, length)
+
+    Raises
+    ------
+    RangeError
+        If the shape, the type or an element breaks the rule.
+    """
+    if x.ndim == 0 or x.shape[-1] != length:
+        raise RangeError(f"x must be of shape (..., {length}), not {x.shape}")
+    return np.array(operand("x", x)).reshape(-1, length)
 
 
 def worst_rounding(rounding: Rounding) -> float:

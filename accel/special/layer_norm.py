@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 from math import sqrt
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,7 @@ from accel.errors import RangeError
 from accel.formats import Rounding
 from accel.golden.arithmetic import _round_shift
 from accel.jit import kernel
-from accel.special.integers import Integers, _length, _root, operand, output, worst_rounding
+from accel.special.integers import Integers, Output, _length, _root, rows_of, worst_rounding
 
 LONGEST = 1 << 16  # elements of a row, at most: n * sum x**2 then stays at 2**62
 TOP = 60  # bits to which variance and epsilon are brought
@@ -24,7 +25,7 @@ _HALF_UP, _HALF_EVEN = Rounding.HALF_UP.code, Rounding.HALF_EVEN.code
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class LayerNormParameters:
+class LayerNormParameters(Output):
     """What :func:`layer_norm` needs, all in integers.
 
     Parameters
@@ -37,9 +38,6 @@ class LayerNormParameters:
         Fixed-point addends with ``frac + 22`` fraction bits; at most 2**60 in magnitude.
     frac : int
         0 to 18.
-    zero_point, lo, hi : int
-        Of the output.
-    rounding : Rounding
     """
 
     epsilon: int
@@ -47,23 +45,9 @@ class LayerNormParameters:
     gamma: NDArray[np.int64]
     beta: NDArray[np.int64]
     frac: int
-    zero_point: int
-    lo: int
-    hi: int
-    rounding: Rounding = Rounding.HALF_EVEN
 
     @classmethod
-    def of(
-        cls,
-        *,
-        epsilon: float,
-        gamma: NDArray[np.float64],
-        beta: NDArray[np.float64],
-        zero_point: int,
-        lo: int,
-        hi: int,
-        rounding: Rounding = Rounding.HALF_EVEN,
-    ) -> LayerNormParameters:
+    def of(cls, *, epsilon: float, gamma: NDArray[np.float64], beta: NDArray[np.float64], **output: Any) -> LayerNormParameters:
         """Derive them from the fields of the operator.
 
         Parameters
@@ -72,15 +56,14 @@ class LayerNormParameters:
             In input LSB squared, 0 to 2**64.
         gamma, beta : float64, shape (length,)
             In output LSB, at most 2**30 and 2**38 in magnitude; length at most 65,536.
-        zero_point, lo, hi : int
-        rounding : Rounding
+        **output : dict
+            Fields of :class:`Output`.
 
         Raises
         ------
         RangeError
             If an argument breaks its rule.
         """
-        output(zero_point, lo, hi, rounding)
         if not 0 <= epsilon <= 2.0**64:
             raise RangeError(f"epsilon must be in [0, 2**64] input LSB squared, not {epsilon}")
         if gamma.ndim != 1 or not 1 <= gamma.size <= LONGEST or beta.shape != gamma.shape:
@@ -98,10 +81,7 @@ class LayerNormParameters:
             gamma=np.rint(gamma * 2.0**frac).astype(np.int64),
             beta=np.rint(beta * 2.0 ** (frac + FRAC)).astype(np.int64),
             frac=frac,
-            zero_point=zero_point,
-            lo=lo,
-            hi=hi,
-            rounding=rounding,
+            **output,
         )
 
 
@@ -122,22 +102,15 @@ def layer_norm(parameters: LayerNormParameters, x: Integers) -> NDArray[np.int64
     ----------
     parameters : LayerNormParameters
     x : signed integers, shape (..., length)
-        At most 16 bits.
+        At most 16 bits: see :func:`accel.special.integers.rows_of`.
 
     Returns
     -------
     int64, shape of x
-
-    Raises
-    ------
-    RangeError
-        If the shape is wrong, an element is wider or the type is not that of signed integers.
     """
     p = parameters
-    if x.ndim == 0 or x.shape[-1] != p.gamma.size:
-        raise RangeError(f"x must be of shape (..., {p.gamma.size}), not {x.shape}")
-    rows = np.array(operand("x", x)).reshape(-1, p.gamma.size)
-    _normalise(rows, p.epsilon, p.places, p.gamma, p.beta, p.frac, p.rounding.code, p.zero_point, p.lo, p.hi)
+    rows = rows_of(x, p.gamma.size)
+    _normalise(rows, p.epsilon, p.places, p.gamma, p.beta, p.frac, *p.post)
     return rows.reshape(x.shape)
 
 

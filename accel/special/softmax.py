@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from math import e, expm1, log, log1p, log2
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,12 +22,12 @@ from accel.special.integers import (
     LOG_ERROR,
     WIDEST,
     Integers,
+    Output,
     _log2,
     _quotient,
     nearest,
-    operand,
-    output,
     positive,
+    rows_of,
     worst_rounding,
 )
 from accel.special.units import config
@@ -45,7 +46,7 @@ UNITS = {"coarse": config("exp2"), "fine": config("exp2", WIDEST)}  # 2^-f of a 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SoftmaxParameters:
+class SoftmaxParameters(Output):
     """What :func:`softmax` needs, all in integers.
 
     Parameters
@@ -60,9 +61,6 @@ class SoftmaxParameters:
         Output integer of 1, ``scale / 2**scale_shift``. Of the logarithm: output integers of a difference of 1.
     base, base_shift : int
         Of the logarithm: output integers of ``2**-24`` of its sum's logarithm to base 2, times ``2**scale_shift``.
-    zero_point, lo, hi : int
-        Of the output.
-    rounding : Rounding
     logarithm : bool
     """
 
@@ -74,25 +72,10 @@ class SoftmaxParameters:
     scale_shift: int
     base: int
     base_shift: int
-    zero_point: int
-    lo: int
-    hi: int
-    rounding: Rounding = Rounding.HALF_EVEN
     logarithm: bool = False
 
     @classmethod
-    def of(
-        cls,
-        *,
-        length: int,
-        step: float,
-        scale: float,
-        zero_point: int,
-        lo: int,
-        hi: int,
-        rounding: Rounding = Rounding.HALF_EVEN,
-        logarithm: bool = False,
-    ) -> SoftmaxParameters:
+    def of(cls, *, length: int, step: float, scale: float, logarithm: bool = False, **output: Any) -> SoftmaxParameters:
         """Derive them from the fields of the operator and the length of a row.
 
         Parameters
@@ -103,9 +86,9 @@ class SoftmaxParameters:
             Input scale, positive.
         scale : float
             Output scale, ``2**-24`` to ``2**24``.
-        zero_point, lo, hi : int
-        rounding : Rounding
         logarithm : bool
+        **output : dict
+            Fields of :class:`Output`.
 
         Raises
         ------
@@ -113,7 +96,6 @@ class SoftmaxParameters:
             If an argument breaks its rule.
         """
         checks.integer("length", length, 1, LONGEST)
-        output(zero_point, lo, hi, rounding)
         positive("step", step)
         if not LEAST <= scale <= 1 / LEAST:
             raise RangeError(f"scale must be in [2**-24, 2**24], not {scale}")
@@ -135,11 +117,8 @@ class SoftmaxParameters:
             scale_shift=scales[1],
             base=bases[0],
             base_shift=bases[1],
-            zero_point=zero_point,
-            lo=lo,
-            hi=hi,
-            rounding=rounding,
             logarithm=logarithm,
+            **output,
         )
 
 
@@ -161,28 +140,20 @@ def softmax(parameters: SoftmaxParameters, x: Integers) -> NDArray[np.int64]:
     ----------
     parameters : SoftmaxParameters
     x : signed integers, shape (..., length)
-        At most 16 bits.
+        At most 16 bits: see :func:`accel.special.integers.rows_of`.
 
     Returns
     -------
     int64, shape of x
-
-    Raises
-    ------
-    RangeError
-        If the shape is wrong, an element is wider or the type is not that of signed integers.
     """
     p = parameters
-    if x.ndim == 0 or x.shape[-1] != p.length:
-        raise RangeError(f"x must be of shape (..., {p.length}), not {x.shape}")
-    rows = np.array(operand("x", x)).reshape(-1, p.length)
+    rows = rows_of(x, p.length)
     reach = int(rows.max() - rows.min()) if rows.size else 0
     power = _powers(p.unit, p.step, p.step_shift, reach.bit_length())
-    post = p.rounding.code, p.zero_point, p.lo, p.hi
     if p.logarithm:
-        _logarithms(rows, power, p.scale, p.scale_shift, p.base, p.base_shift, *post)
+        _logarithms(rows, power, p.scale, p.scale_shift, p.base, p.base_shift, *p.post)
     else:
-        _quotients(rows, power, p.scale, p.scale_shift, *post)
+        _quotients(rows, power, p.scale, p.scale_shift, *p.post)
     return rows.reshape(x.shape)
 
 
