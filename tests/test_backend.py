@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from functools import cache
@@ -17,6 +18,7 @@ from reports.backend.bounds import SLOPES, evaluate
 from reports.backend.cases import SUPPORTED, Case, cases, expanded
 from reports.backend.run import Outcome, run
 
+REPORT = Path(__file__).parents[1] / "reports" / "backend" / "result.json"
 REASONS = yaml.safe_load((Path(__file__).parent / "backend_skips.yaml").read_text())
 
 
@@ -53,6 +55,9 @@ def test_no_test_is_missing():
 
 
 def test_every_reason_is_needed():
+    """Of the release that the report was made with; others have other tests."""
+    if onnx.__version__ != json.loads(REPORT.read_text())["onnx"]:
+        pytest.skip(f"the list is not that of onnx {onnx.__version__}")
     patterns = [*REASONS["listed"], *REASONS["skipped"]]
     assert [pattern for pattern in patterns if not any(fnmatchcase(name, pattern) for name in cases())] == []
 
