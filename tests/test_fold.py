@@ -597,6 +597,11 @@ def test_shapes_of_qonnx(domain):
             {"s": np.ones((), F32), "z": np.uint8(1)},
             "input 1 of node 'it' (ReduceMean) must be integers, not a",
         ),
+        (
+            [node("ReduceL2", "x", "y", noop_with_empty_axes=2)],
+            {},
+            "noop_with_empty_axes of node 'it' (ReduceL2) must be 0 or 1, not 2",
+        ),
         ([node("Reshape", "", "y")], {}, "node 'it' (Reshape) must follow ONNX's rules: Node"),
         ([node("Softmax", "x", "y", axis=3)], {}, "axis of node 'it' (Softmax) must be in [-3, 2], not 3"),
         ([node("Softmax", "c", "y")], {"c": np.ones((), F32)}, "axis of node 'it' (Softmax) must be in [0, -1], not -1"),

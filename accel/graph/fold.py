@@ -633,6 +633,8 @@ class _Folder:
         rank = len(self._shape(node, 0))
         axes = attributes.pop("axes", None)
         idle = attributes.pop("noop_with_empty_axes", 0)
+        if idle not in (0, 1):
+            raise NetworkError(f"noop_with_empty_axes of {node} must be 0 or 1, not {idle}")
         if axes is None and len(node.inputs) > 1 and node.inputs[1]:
             axes = self.integers(node, 1)
             if axes:
