@@ -352,7 +352,7 @@ def _quantised_as(site: Site) -> str:
 
 
 def _behind(site: Site, name: str) -> list[Node]:
-    return [node for node in site.builder.graph.nodes if name in node.inputs]
+    return site.builder.readers.get(name, [])
 
 
 def _quantiser(site: Site) -> Quantiser | None:
