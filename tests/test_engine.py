@@ -106,6 +106,23 @@ def test_equals_the_plain_twin_in_every_tensor(seed):
     np.testing.assert_array_equal(result.outputs[output.name], network.tensors[output.tensor].to_onnx(values[output.tensor]))
 
 
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("bits", [(20, 16, 40, 16), (30, 30, 62, 1), (31, 12, 45, 18)])
+def test_operands_of_more_than_16_bits(seed, bits):
+    """Whatever array and vector unit compute, in lanes of 64 bits."""
+    rng = np.random.default_rng(seed)
+    act, weight, acc, mult = bits
+    config = dataclasses.replace(TINY, act_bits=act, weight_bits=weight, acc_bits=acc, mult_bits=mult)
+    network = random_network(rng, bits=act, weight_bits=weight, acc_bits=acc, operators=5)
+    x = samples(network, rng, 2)
+    source = network.tensors[network.inputs[0].tensor]
+    result = simulate(network, config, source.to_onnx(x), keep=True)
+    values, overflowed = naive_engine.run(network, config, {source.name: x})
+    for name, want in values.items():
+        np.testing.assert_array_equal(result.tensors[name], want, err_msg=name)
+    assert [layer.overflowed for layer in result.layers] == list(overflowed.values())
+
+
 @pytest.mark.parametrize("acc_bits", [17, 32])
 @pytest.mark.parametrize("pattern", [None, "2:8"])
 def test_fast_routes_equal_the_golden_path(acc_bits, pattern):
