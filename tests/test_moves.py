@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -10,6 +11,8 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import accel
 from accel.config import AcceleratorConfig
@@ -41,13 +44,13 @@ def compared(model: Model, batch: int = 2, worst: int = 0, **options) -> Network
     imported = loaded(model, **options)
     rng = np.random.default_rng(batch)
     inputs = {}
-    for given in model.inputs:
-        shape = tuple(axis.dim_value or batch for axis in given.type.tensor_type.shape.dim)
-        if given.type.tensor_type.elem_type == onnx.TensorProto.FLOAT:
-            inputs[given.name] = rng.uniform(-2, 2, shape).astype(np.float32)
+    for port in model.inputs:
+        shape = tuple(axis.dim_value or batch for axis in port.type.tensor_type.shape.dim)
+        if port.type.tensor_type.elem_type == onnx.TensorProto.FLOAT:
+            inputs[port.name] = rng.uniform(-2, 2, shape).astype(np.float32)
         else:
-            dtype = onnx.helper.tensor_dtype_to_np_dtype(given.type.tensor_type.elem_type)
-            inputs[given.name] = rng.integers(np.iinfo(dtype).min, np.iinfo(dtype).max + 1, shape).astype(dtype)
+            dtype = onnx.helper.tensor_dtype_to_np_dtype(port.type.tensor_type.elem_type)
+            inputs[port.name] = rng.integers(np.iinfo(dtype).min, np.iinfo(dtype).max + 1, shape).astype(dtype)
     exact = onnxruntime.SessionOptions()
     exact.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL  # it moves int8 quantisers wrongly
     session = onnxruntime.InferenceSession(model.proto.SerializeToString(), exact, providers=["CPUExecutionProvider"])
@@ -141,6 +144,52 @@ def test_a_chain_of_moves_is_one():
         return m.node("Flatten", x)
 
     assert kinds(compared(model_of(build))) == Counter(Move=1)
+
+
+def random_move(draw, m: Model, x: str, shape: tuple[int, ...]) -> tuple[str, tuple[int, ...]]:
+    """Any move of a tensor of this shape, and the shape it gives."""
+    axis = draw(st.integers(1, len(shape) - 1))
+    size, rest = shape[axis], (shape[:axis], shape[axis + 1 :])
+    match draw(st.sampled_from(["Transpose", "Flatten", "Unsqueeze", "Slice", "Pad", "Tile", "Gather", "Concat"])):
+        case "Transpose":
+            perm = [0, *draw(st.permutations(range(1, len(shape))))]
+            return m.node("Transpose", x, perm=perm), tuple(shape[at] for at in perm)
+        case "Flatten":
+            return m.node("Reshape", x, ints(m, 0, *shape[1:-2], -1)), (
+                *shape[: max(len(shape) - 2, 1)],
+                math.prod(shape[max(len(shape) - 2, 1) :]),
+            )
+        case "Unsqueeze" if len(shape) < 5:
+            return m.node("Unsqueeze", x, ints(m, axis)), (*rest[0], 1, size, *rest[1])
+        case "Slice":
+            step, first = draw(st.sampled_from([-1, 1, 2])), draw(st.integers(0, size - 1))
+            kept = range(size)[first::step]
+            last = -(size + 1) if step < 0 else size
+            return m.node("Slice", x, ints(m, first), ints(m, last), ints(m, axis), ints(m, step)), (*rest[0], len(kept), *rest[1])
+        case "Pad":
+            front, end = draw(st.integers(0, 2)), draw(st.integers(0, 2))
+            return m.node("Pad", x, ints(m, front, end), "", ints(m, axis)), (*rest[0], size + front + end, *rest[1])
+        case "Tile" if math.prod(shape) < 500:
+            return m.node("Tile", x, ints(m, *(2 if at == axis else 1 for at in range(len(shape))))), (*rest[0], 2 * size, *rest[1])
+        case "Gather":
+            indices = draw(st.lists(st.integers(-size, size - 1), min_size=1, max_size=4))
+            return m.node("Gather", x, ints(m, *indices), axis=axis), (*rest[0], len(indices), *rest[1])
+    return m.node("Concat", x, x, axis=axis), (*rest[0], 2 * size, *rest[1])
+
+
+@settings(max_examples=40)
+@given(st.data(), st.integers(1, 5), st.booleans())
+def test_any_chain_is_that_of_onnxruntime(data, length, unrounded):
+    def build(m, x):
+        y, shape = convolution(m, x, 4, 4) if unrounded else x, (1, 4, 6, 5)
+        for _ in range(length):
+            y, shape = random_move(data.draw, m, y, shape)
+        return y
+
+    network = compared(model_of(build), worst=1 if unrounded else 0)
+    assert kinds(network)["Host"] == 0
+    if not unrounded:
+        assert kinds(network)["Move"] <= 1
 
 
 def test_moves_that_undo_each_other_are_none():

@@ -22,7 +22,8 @@ from accel.graph.operators.quantisers import quantiser_of
 from accel.graph.operators.registry import FLOATS, OnHost, Site, imports
 
 Rule = Callable[[Index], Index]
-THROUGH = ("Relu", "Clip", "MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze")  # may stand between Concat and quantiser
+MOVES = "Reshape Flatten Transpose Squeeze Unsqueeze Slice Split Gather GatherElements GatherND Expand Tile Pad DepthToSpace SpaceToDepth Concat"
+THROUGH = {"Relu", "Clip", "MaxPool", *MOVES.split()}  # elements of their input: they may stand between a Concat and its quantiser
 
 
 def ruled(site: Site, rule: Callable[[], Any]) -> Any:
@@ -358,9 +359,12 @@ def _behind(site: Site, name: str) -> list[Node]:
 def _quantiser(site: Site) -> Quantiser | None:
     """Find the quantiser in which all readers of the result end, at once or behind what keeps it as it is; None where they differ."""
     found: list[Quantiser] = []
-    waiting = [site.output]
+    waiting, seen = [site.output], {""}
     while waiting:
         name = waiting.pop()
+        if name in seen:
+            continue
+        seen.add(name)
         if name in site.builder.graph.outputs:
             return None
         for node in _behind(site, name):
@@ -368,8 +372,8 @@ def _quantiser(site: Site) -> Quantiser | None:
                 behind = Site(replace(node, inputs=("", *node.inputs[1:])), site.builder)
                 zero = behind.constant(2)
                 found.append(quantiser_of(behind, zero.kind if zero else behind.attribute("output_dtype", 0) or TensorProto.UINT8))
-            elif node.kind in THROUGH and node.inputs[0] == name:
-                waiting.append(node.outputs[0])
+            elif node.kind in THROUGH and (node.inputs[0] == name or node.kind == "Concat"):
+                waiting.extend(node.outputs)
             else:
                 return None
     return found[0] if found and all(each == found[0] for each in found) else None
