@@ -181,7 +181,8 @@ def random_move(draw, m: Model, x: str, shape: tuple[int, ...]) -> tuple[str, tu
 @given(st.data(), st.integers(1, 5), st.booleans())
 def test_any_chain_is_that_of_onnxruntime(data, length, unrounded):
     def build(m, x):
-        y, shape = convolution(m, x, 4, 4) if unrounded else x, (1, 4, 6, 5)
+        y = convolution(m, x, 4, 4) if unrounded else x
+        shape: tuple[int, ...] = (1, 4, 6, 5)
         for _ in range(length):
             y, shape = random_move(data.draw, m, y, shape)
         return y

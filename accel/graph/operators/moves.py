@@ -22,7 +22,7 @@ from accel.graph.operators.quantisers import quantiser_of
 from accel.graph.operators.registry import FLOATS, OnHost, Site, imports
 
 Rule = Callable[[Index], Index]
-MOVES = "Reshape Flatten Transpose Squeeze Unsqueeze Slice Split Gather GatherElements GatherND Expand Tile Pad DepthToSpace SpaceToDepth Concat"
+MOVES = "Concat DepthToSpace Expand Flatten Gather Pad Reshape Slice SpaceToDepth Split Squeeze Tile Transpose Unsqueeze"
 THROUGH = {"Relu", "Clip", "MaxPool", *MOVES.split()}  # elements of their input: they may stand between a Concat and its quantiser
 
 
