@@ -64,6 +64,20 @@ def test_digits_cnn_in_the_rtl(image, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_blocks_and_chunks_in_the_rtl():
+    """Scratchpads so small that products are cut into blocks of columns, and a reduction into chunks."""
+    config = replace(TINY, act_kb=1, weight_kb=1, out_kb=1, keep_kb=0, dram_gbs=0.2)
+    rng = np.random.default_rng(3)
+    network = random_network(rng, operators=4, channels=40)
+    tensor = network.tensors[network.inputs[0].tensor]
+    sample = tensor.to_onnx(rng.integers(tensor.format.lo, tensor.format.hi + 1, (1, *tensor.shape)))
+    cut = [layer for layer in accel.simulate(network, config).layers if layer.unit == "array"]
+    assert any((layer.tile_n or 0) < layer.n for layer in cut)
+    assert any((layer.tile_k or 0) < layer.k for layer in cut)
+    run = cosim_network(network, config, sample)
+    assert {layer.name: layer.compute_cycles for layer in cut}.items() <= run.layers.items()
+
+
 @pytest.mark.parametrize(
     ("mutant", "what"),
     [
