@@ -602,6 +602,11 @@ def test_shapes_of_qonnx(domain):
             {},
             "noop_with_empty_axes of node 'it' (ReduceL2) must be 0 or 1, not 2",
         ),
+        (
+            [node("Cast", "x", "y", to=TensorProto.STRING)],
+            {},
+            "type of 'y', which node 'it' (Cast) writes, must follow from what it reads, not stay open",
+        ),
         ([node("Reshape", "", "y")], {}, "node 'it' (Reshape) must follow ONNX's rules: Node"),
         ([node("Softmax", "x", "y", axis=3)], {}, "axis of node 'it' (Softmax) must be in [-3, 2], not 3"),
         ([node("Softmax", "c", "y")], {"c": np.ones((), F32)}, "axis of node 'it' (Softmax) must be in [0, -1], not -1"),

@@ -376,6 +376,14 @@ def test_what_is_widened_has_a_limit(tmp_path, monkeypatch):
         read(holding(tmp_path, numpy_helper.from_array(np.ones(2, np.float16), "t")))
 
 
+def test_packed_integers_have_a_limit(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "PACKED", 99)
+    with pytest.raises(
+        NetworkError, match=r"tensor 't' and those before it must be at most 99 bytes of packed integers: raw_data has no limit$"
+    ):
+        read(holding(tmp_path, helper.make_tensor("t", TensorProto.INT32, [100], [1] * 100)))
+
+
 def test_sparse_tensors_are_refused(tmp_path):
     sparse = helper.make_sparse_tensor(helper.make_tensor("s", 1, [1], [1.0]), helper.make_tensor("i", 7, [1], [0]), [9])
     graph = helper.make_graph([], "test", [], [helper.make_tensor_value_info("s", 1, None)], sparse_initializer=[sparse])
