@@ -1,4 +1,4 @@
-"""Time whole networks: `python -m reports.bench.network [--rounds N] [--networks A,B] [--peer COMMAND]`.
+"""Time whole networks: `python -m reports.bench.network [--rounds N] [--networks A,B] [--peer NAME=COMMAND]`.
 
 Four tables: `simulate` on shapes alone, warm; `simulate` with values, one image, warm; all networks, patterns and configurations in one
 fresh process; and the whole process of ``accel simulate``, from start to exit, in turns with a peer's command if one is given. The first
@@ -143,7 +143,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15, help="runs of each that count")
     parser.add_argument("--networks", default=",".join(NETWORKS), help="names, with commas")
     parser.add_argument("--config", default="edge-int8", help="a preset")
-    parser.add_argument("--peer", help="a command to be timed in turns with ours, such as SCALE-Sim's")
+    parser.add_argument("--peer", metavar="NAME=COMMAND", help="to be timed in turns with ours, such as SCALE-Sim=python scalesim.py")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="where network.json and network.md go")
     args = parser.parse_args()
     names = args.networks.split(",")
@@ -152,7 +152,8 @@ def main() -> None:
         f"{len(names)} networks x {len(PATTERNS)} patterns x {len(CONFIGS)} configurations": [sys.executable, "-c", SWEEP, args.networks],
     }
     if args.peer:
-        commands[args.peer] = shlex.split(args.peer)
+        name, _, command = args.peer.partition("=")
+        commands[name] = shlex.split(command)
     report = {
         "schema": 1,
         "machine": machine(),
