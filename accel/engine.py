@@ -175,7 +175,8 @@ def compute(config: AcceleratorConfig, layer: Layer, inputs: Sequence[Integers])
         If the layer's weights are not known.
     """
     if not layer.jobs:
-        return elsewhere(layer.operator, config, layer, inputs).astype(_type(layer), copy=False), 0
+        found = elsewhere(layer.operator, config, layer, inputs).reshape(len(inputs[0]), *layer.output.shape)
+        return found.astype(_type(layer), copy=False), 0
     output = np.empty((len(inputs[0]), *layer.output.shape), _type(layer))
     overflowed = 0
     for job in layer.jobs:

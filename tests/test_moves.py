@@ -214,6 +214,15 @@ def test_moves_of_what_is_not_rounded_yet(name):
     assert kinds(network) == Counter(MatrixProduct=1, Move=0 if name == "transpose" else 1)  # the product may be stored in any order
 
 
+@pytest.mark.parametrize("kind", ["Sigmoid", "Softmax", "Relu", "Gelu"])
+@pytest.mark.parametrize(("shape", "seen"), [((4, 6, 5), (1, 4, 6, 5)), ((6, 5), (2, 3, 5)), ((1, 1, 1), (1, 1)), ((4, 1, 1), (4,))])
+def test_results_may_lie_in_the_shape_they_are_seen_in(shape, seen, kind):
+    def build(m, x):
+        return m.node("Reshape", m.node(kind, x, **({"axis": -1} if kind == "Softmax" else {})), ints(m, 0, *seen))
+
+    assert kinds(compared(model_of(build, shape=shape), worst=1))["Host"] == 0
+
+
 def test_split():
     def build(m, x):
         m.nodes.append(onnx.helper.make_node("Split", [x, ints(m, 1, 3)], ["a", "b"], name="split", axis=1))

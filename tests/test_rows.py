@@ -7,6 +7,8 @@ from collections import Counter
 import numpy as np
 import onnx
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from accel.errors import NetworkError
 from accel.graph.network import ArgMax, AveragePool, LayerNorm, MaxPool, Softmax
@@ -137,6 +139,39 @@ def test_reduction(kind, axes, keepdims):
 def test_reduction_of_forms_and_shapes(shape, kind, form):
     near(model_of(lambda m, x: m.node(kind, x, ints(m, -1)), 0.1, shape=shape, form=form))
     near(model_of(lambda m, x: m.node(kind, x, ints(m, 1)), 0.1, shape=shape, form=form))
+
+
+ROWS = ["ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "Softmax", "LogSoftmax", "LayerNormalization", "ArgMax", "ArgMin"]
+
+
+@settings(max_examples=60)
+@given(st.data(), st.lists(st.integers(1, 5), min_size=1, max_size=4).map(tuple), st.sampled_from(ROWS))
+def test_rows_of_what_has_moved(data, shape, kind):
+    """Over any axes, of a tensor seen in another order or in part."""
+    count = len(shape) + 1
+    perm = [0, *data.draw(st.permutations(range(1, count)))]
+    part = data.draw(st.integers(1, count - 1))
+    axes = data.draw(st.lists(st.integers(1, count - 1), min_size=1, max_size=count - 1, unique=True))
+    scale = {"ReduceSum": 0.3, "Softmax": 1 / 256, "LayerNormalization": 0.03}.get(kind, 0.03)
+
+    def build(m, x):
+        y = m.node("Transpose", x, perm=perm)
+        if data.draw(st.booleans()):
+            y = m.node("Slice", y, ints(m, -1), ints(m, -9), ints(m, part), ints(m, -1))
+        if kind.startswith("Reduce"):
+            return m.node(kind, y, ints(m, *axes), keepdims=data.draw(st.integers(0, 1)))
+        if kind == "LayerNormalization":
+            sizes = [shape[at - 1] for at in perm[1:]]
+            return m.node(kind, y, m.constant(np.ones(sizes[axes[0] - 1 :]), np.float32), axis=axes[0], epsilon=0.01)
+        return m.node(kind, y, axis=axes[0])
+
+    if kind.startswith("Arg"):
+        model = Model(opset=21)
+        y = build(model, model.fake(model.input("batch", *shape), 0.02, 117))
+        model.output(y, onnx.TensorProto.INT64)
+        assert kinds(compared(model))["Host"] == 0
+    else:
+        assert kinds(near(model_of(build, scale, shape=shape)))["Host"] == 0
 
 
 @pytest.mark.parametrize("kind", ["ReduceMax", "ReduceMin"])

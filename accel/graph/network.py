@@ -504,8 +504,8 @@ class Lookup(Operator):
     units: tuple[str, ...] = ()
 
     def fits(self, inputs: Sequence[Tensor], output: Tensor) -> bool:
-        """Whether shape and table fit the tensors."""
-        return output.shape == inputs[0].shape and len(self.table) == 1 << inputs[0].bits
+        """Whether size and table fit the tensors."""
+        return output.size == inputs[0].size and len(self.table) == 1 << inputs[0].bits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
