@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's palette, told apart with any colour vision; one colour per cause of accel.result.CAUSES.
 COLOURS = ("#009E73", "#56B4E9", "#0072B2", "#E69F00", "#D55E00", "#F0E442", "#CC79A7", "#999999")
+APART = (0.9, 0.12)  # [decades] names of the roofline keep so much distance, across or up
 
 
 def cycles_by_cause(dense: Result, sparse: Result) -> bytes:
@@ -110,13 +111,14 @@ def schedule(result: Result) -> bytes:
             [where.intensity or 1.0 for _, where in own], [where.attained for _, where in own],
             [12 + 160 * layer.cycles / largest for layer, _ in own], color=colour, alpha=0.55, label=flow, linewidths=0,
         )  # fmt: skip
-    # Names of those that lose most time against their roof, one for each place: names must not cover each other.
-    lost = sorted(placed, key=lambda each: each[0].macs_executed / each[1].attainable - each[0].cycles)
-    spots = {
-        (round(np.log2(where.intensity or 1)), round(np.log2(max(where.attained, 1e-9)))): (layer, where) for layer, where in lost[::-1]
-    }
-    for layer, where in list(spots.values())[::-1][:8]:
-        roof.annotate(layer.name[-24:], (where.intensity or 1.0, where.attained), (4, -9), textcoords="offset points", fontsize=6)
+    # Names of those that lose most time against their roof, far enough from each other to be read.
+    told: list[tuple[float, float]] = []
+    for layer, where in sorted(placed, key=lambda each: each[0].macs_executed / each[1].attainable - each[0].cycles):
+        x, y = where.intensity or 1.0, max(where.attained, 1e-9)
+        at = (np.log10(x), np.log10(y))
+        if all(abs(at[0] - across) > APART[0] or abs(at[1] - up) > APART[1] for across, up in told):
+            told.append(at)
+            roof.annotate(layer.name[-24:], (x, y), (4, -9), textcoords="offset points", fontsize=6)
     roof.set_xscale("log")
     roof.set_yscale("log")
     roof.set_xlabel("operational intensity [MAC/byte of DRAM]")
