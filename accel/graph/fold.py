@@ -336,6 +336,8 @@ class _Folder:
         ):
             raise NetworkError(f"training_mode of {node} must be false, or its ratio 0, not what leaves elements to chance")
         _check_attributes(node, self.graph.opset)
+        if [] in node.attributes.values():  # which says nothing, not even its type
+            node = replace(node, attributes={name: value for name, value in node.attributes.items() if value != []})
         if node.domain == MICROSOFT and node.kind in ("QuantizeLinear", "DequantizeLinear"):  # 16-bit types, before ONNX had them
             node = replace(node, domain="")
         for each in self._modern(node):

@@ -192,8 +192,8 @@ def _fold_into(editor: Editor, place: int | None, node: Node) -> bool:
         scaled = values * factor.reshape([-1 if at == axis else 1 for at in range(values.ndim)])
     inputs = (
         product.inputs[0],
-        editor.constant(f"{product.inputs[1]}/folded", Array.of(scaled.astype(np.float32))),
-        editor.constant(f"{product.outputs[0]}/bias", Array.of((old * gain + addend).astype(np.float32))),
+        editor.constant(f"{product.inputs[1]}/folded", Array.of(_narrow(scaled))),
+        editor.constant(f"{product.outputs[0]}/bias", Array.of(_narrow(old * gain + addend))),
     )
     attributes = {name: value for name, value in product.attributes.items() if name != "beta"}
     editor.nodes[place] = Node(product.name, product.kind, inputs, node.outputs[:1], attributes)
@@ -211,3 +211,9 @@ def _spell(editor: Editor, node: Node) -> None:
     addends = editor.constant(f"{output}/addend", Array.of(addend.reshape(channels).astype(np.float32)))
     editor.emit("Mul", [x, gains], gained, shape=shape)
     editor.emit("Add", [gained, addends], output, name=node.name, shape=shape)
+
+
+def _narrow(values: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Round to float32; what is beyond it becomes infinite, which a calibration refuses by name."""
+    with np.errstate(over="ignore"):
+        return values.astype(np.float32)
