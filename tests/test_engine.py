@@ -295,7 +295,9 @@ def test_what_runs_elsewhere(kind):
 def test_the_benchmark_of_networks(tmp_path, monkeypatch, capsys):
     """It times what it names, in this process and in others."""
     monkeypatch.setattr(
-        sys, "argv", ["network", "--rounds", "1", "--networks", "digits-cnn", "--peer", f"{sys.executable} -c 0", "--out", str(tmp_path)]
+        sys,
+        "argv",
+        ["network", "--rounds", "1", "--networks", "digits-cnn", "--peer", f"nothing={sys.executable} -c 0", "--out", str(tmp_path)],
     )
     monkeypatch.setattr(bench, "PROCESS", ("-c", "0"))
     monkeypatch.setattr(bench, "SWEEP", "0")

@@ -15,7 +15,7 @@ from tests.random_network import random_network
 
 @pytest.mark.parametrize(("seed", "param_rows"), [(1, 64), (4, 64), (5, 2), (10, 2)])
 def test_random_network_in_rtl(seed, param_rows, tmp_path):
-    """All operators of array and vector unit, groups, strides, dilation and padding; with few parameter rows, layers of several passes too."""
+    """All operators of array and vector unit, groups, strides, dilation, padding; with few parameter rows, layers of several passes."""
     rng = np.random.default_rng(seed)
     config = dataclasses.replace(presets.load("tiny"), param_rows=param_rows)
     network = random_network(rng, operators=6)

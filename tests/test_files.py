@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 from onnxruntime import quantization
 
 import accel
-from accel.errors import ConfigError, NetworkError
+from accel.errors import ConfigError, NetworkError, RangeError
 from accel.graph.files import builtin, canonical, is_float, names, products
 from accel.graph.fold import bind, fold
 from accel.graph.named import BUILDERS
@@ -280,6 +280,18 @@ def test_products_of_a_topology():
     network = products(topology)
     assert [network.gemm(product) for product in network.products] == [(3, 5, 4), (1, 1, 1)]
     assert [port.name for port in (*network.inputs, *network.outputs)] == ["a/input", "b/input", "a/output", "b/output"]
+
+
+def test_patterns_of_a_topology_count(tmp_path):
+    """Each layer runs at its own, whichever layer it is; a pattern that is asked for replaces them."""
+    path = tmp_path / "layers.csv"
+    path.write_text("name, m, n, k, N:M\na, 30, 40, 64, 2:8,\nb, 30, 40, 64,\nc, 30, 40, 64, 1:4,\n")
+    network = accel.load(path)
+    assert [layer.macs_executed for layer in accel.simulate(network, "edge-int8").layers] == [30 * 40 * k for k in (16, 64, 16)]
+    assert [layer.pattern for layer in accel.simulate(network, "edge-int8", pattern="2:4").layers] == ["2:4", "2:4", "16:16"]
+    path.write_text("name, m, n, k, N:M\na, 30, 40, 64, 2:32,\n")
+    with pytest.raises(RangeError, match=r"pattern must be N:M with M at most the bundle \(16\) of edge-int8, not 2:32$"):
+        accel.simulate(accel.load(path), "edge-int8")
 
 
 def test_the_last_window_may_hang_over():

@@ -112,12 +112,12 @@ def schedule(result: Result) -> bytes:
             [12 + 160 * layer.cycles / largest for layer, _ in own], color=colour, alpha=0.55, label=flow, linewidths=0,
         )  # fmt: skip
     # Names of those that lose most time against their roof, far enough from each other to be read.
-    told: list[tuple[float, float]] = []
+    named: list[tuple[float, float]] = []
     for layer, where in sorted(placed, key=lambda each: each[0].macs_executed / each[1].attainable - each[0].cycles):
         x, y = where.intensity or 1.0, max(where.attained, 1e-9)
         at = (np.log10(x), np.log10(y))
-        if all(abs(at[0] - across) > APART[0] or abs(at[1] - up) > APART[1] for across, up in told):
-            told.append(at)
+        if all(abs(at[0] - across) > APART[0] or abs(at[1] - up) > APART[1] for across, up in named):
+            named.append(at)
             roof.annotate(layer.name[-24:], (x, y), (4, -9), textcoords="offset points", fontsize=6)
     roof.set_xscale("log")
     roof.set_yscale("log")

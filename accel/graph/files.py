@@ -313,12 +313,11 @@ def products(topology: Topology) -> Network:
     Parameters
     ----------
     topology : Topology
-        Its N:M patterns are left to whoever runs the network.
 
     Returns
     -------
     Network
-        Of layers without weights.
+        Of layers without weights, at the topology's N:M patterns.
     """
     tensors: dict[str, Tensor] = {}
     operators, inputs, outputs = [], [], []
@@ -342,6 +341,7 @@ def products(topology: Topology) -> Network:
             window=window,
             channels=before[-1],
             filters=after[-1],
+            pattern=None if layer.pattern.dense else layer.pattern,
         )
         operators.append(operator)
     return Network(name=topology.name, tensors=tensors, operators=tuple(operators), inputs=tuple(inputs), outputs=tuple(outputs))

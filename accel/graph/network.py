@@ -25,6 +25,7 @@ from accel.errors import NetworkError, RangeError
 from accel.formats import FixedFormat, Rounding
 from accel.graph.graph import Graph
 from accel.quant import dequantise, quantise
+from accel.sparsity import Pattern
 
 
 def channels_last(axes: int) -> tuple[int, ...]:
@@ -271,6 +272,8 @@ class MatrixProduct(Arithmetic):
         In units of one product.
     multiplier : float64, shape (filters,), or None
         ``input scale * weight scale[n] / output scale``, positive.
+    pattern : Pattern or None
+        N:M that weights known by their shape alone obey; None: dense.
     """
 
     window: Window
@@ -281,6 +284,7 @@ class MatrixProduct(Arithmetic):
     weights: NDArray[np.signedinteger] | None = None
     bias: NDArray[np.int64] | None = None
     multiplier: NDArray[np.float64] | None = None
+    pattern: Pattern | None = None
 
     @property
     def reduction(self) -> int:

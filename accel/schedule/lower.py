@@ -504,7 +504,8 @@ def _weights(operator: MatrixProduct | TransposedConvolution, place: Place) -> _
     """Look at the weights of an operator: once for each pattern, as long as the operator lives."""
     config = place.config
     if operator.weights is None:
-        return _Known(None, None, place.pattern or dense(config), 1, None, {})
+        own = operator.pattern if isinstance(operator, MatrixProduct) else None
+        return _Known(None, None, place.pattern or own or dense(config), 1, None, {})
     kept = _known.setdefault(operator, {})
     key = place.pattern, config.bundle, config.weight_bits
     if key not in kept:
