@@ -14,10 +14,10 @@ from sklearn.datasets import load_digits
 
 import accel
 from accel import networks, sparsity
-from accel.cli.beside import differences, reference, run_onnxruntime
 from accel.graph.network import MaxPool, Network, Sum
 from accel.presets import load as preset
 from accel.sparsity import Pattern
+from accel.verification.compare import differences, reference, run_onnxruntime
 from tests.naive_network import run, steps
 
 HOME = Path(networks.__file__).parent

@@ -10,7 +10,6 @@ import pytest
 from onnx import TensorProto, helper
 
 import accel
-from accel.cli.beside import run_onnxruntime
 from accel.config import AcceleratorConfig
 from accel.errors import NetworkError
 from accel.formats import Rounding
@@ -18,6 +17,7 @@ from accel.graph.builder import REAL
 from accel.graph.graph import Graph
 from accel.graph.network import Host, Network, Sum
 from accel.graph.onnx import network
+from accel.verification.compare import run_onnxruntime
 from tests.naive_network import run
 from tests.qdq import Model
 

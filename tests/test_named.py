@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import accel
-from accel.cli.beside import run_onnxruntime
 from accel.graph.named import BUILDERS, DEPTH, EXPANSION, HEADS, PATCH, WIDTH
 from accel.graph.network import DynamicProduct, Host, MatrixProduct
+from accel.verification.compare import run_onnxruntime
 
 # Weights of convolutions and linear layers, and their products for one image: counted once by hand from the papers' tables, and equal to
 # what torchvision's models have (`fvcore`, `ptflops` say 1.81, 4.09 and 0.30 G).

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 import accel
-from accel.cli.beside import differences, reference, run_onnxruntime
 from accel.config import AcceleratorConfig
 from accel.graph.network import (
     AveragePool,
@@ -28,6 +27,7 @@ from accel.graph.network import (
     TransposedConvolution,
 )
 from accel.graph.onnx import network
+from accel.verification.compare import differences, reference, run_onnxruntime
 from tests.naive_network import APPROXIMATE, run, step, steps
 from tests.qdq import Model, graph_of
 

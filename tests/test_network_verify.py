@@ -8,9 +8,9 @@ import sys
 import numpy as np
 import pytest
 
-from accel.cli.beside import Difference, differences, reference, run_onnxruntime
 from accel.errors import ToolError
 from accel.graph.onnx import network
+from accel.verification.compare import Difference, differences, reference, run_onnxruntime
 from tests.naive_network import run
 from tests.qdq import Model, graph_of
 

@@ -14,13 +14,13 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from accel.cli.beside import run_onnxruntime
 from accel.errors import NetworkError
 from accel.graph import qonnx
 from accel.graph.evaluate import run
 from accel.graph.graph import Array, Given, Graph, Node
 from accel.graph.qoperator import FEWEST, RULES, rewrite
 from accel.graph.read import read
+from accel.verification.compare import run_onnxruntime
 from tests.qdq import Model
 
 pytest.importorskip("onnxruntime")

@@ -14,9 +14,6 @@ import numpy as np
 import pytest
 
 from accel import cli, presets
-from accel.cli import beside
-from accel.cli.beside import Check, Loss, Report, judge, verify
-from accel.cli.exact import Exact, results
 from accel.engine import compute
 from accel.errors import RangeError
 from accel.formats import Rounding
@@ -28,6 +25,9 @@ from accel.graph.onnx import network
 from accel.graph.read import read
 from accel.schedule import lower as lowering
 from accel.schedule.lower import lower
+from accel.verification import compare
+from accel.verification.compare import Check, Loss, Report, judge, verify
+from accel.verification.exact import Exact, results
 from tests.naive_network import step
 from tests.qdq import Model
 from tests.random_network import ARRAY, SPECIAL, random_network
@@ -181,7 +181,7 @@ def checked(made: dict[str, Any], name: str = "real", changed: Network | None = 
 @pytest.mark.parametrize("name", ["real", "power"])
 def test_every_difference_is_explained(made: dict[str, Any], name: str) -> None:
     report = checked(made, name, file=made[name][0])
-    assert report.first is None, str(report)
+    assert report.first is None, summary(report)
     assert [check.node for check in report.checks][:2] == ["x", "conv"]
     assert {check.node for check in report.checks} >= {"conv", "depthwise", "sum", "max", "average", "sigmoid", "linear"}
     assert all(check.compared == check.elements for check in report.checks if check.kind != "Move")
@@ -239,7 +239,7 @@ def test_a_fault_of_the_engine_is_found_where_it_is(made: dict[str, Any], monkey
             values[0, 3, 4, 2] ^= 1
         return values, lost
 
-    monkeypatch.setattr(beside, "compute", wrong)
+    monkeypatch.setattr(compare, "compute", wrong)
     found = checked(made).first
     assert found is not None
     assert (found.node, found.unexplained) == ("sum", 3)
@@ -288,7 +288,7 @@ def test_overflows_are_counted(tmp_path: Path) -> None:
 
 def test_pruned_layers_are_compared_with_the_exact_result_alone(made: dict[str, Any]) -> None:
     report = checked(made, pattern="2:8")
-    assert report.first is None, str(report)
+    assert report.first is None, summary(report)
     found = {check.node: check.compared for check in report.checks}
     assert found["depthwise"] == 0 < found["conv"]
     assert checked(made, pattern="dense").first is None
@@ -328,7 +328,7 @@ def test_what_is_not_explained_is_an_error(
         values, lost = compute(config, layer, inputs)
         return (values + 3 if layer.operator.name == "max" else values), lost
 
-    monkeypatch.setattr(beside, "compute", wrong)
+    monkeypatch.setattr(compare, "compute", wrong)
     code, out, err = run(capsys, made["real"][0], "--inputs", made["inputs"])
     assert code == 1
     assert "first node that is not explained: max" in out
@@ -367,7 +367,7 @@ def test_networks_nobody_tuned_for_are_explained(name: str) -> None:
             warnings.simplefilter("ignore")
             graph = fold(calibrate(graph, x[:8]))
     report = verify(network(graph, name), graph, EDGE, {entry: x[:1]}, original=original)
-    assert report.first is None, str(report)
+    assert report.first is None, summary(report)
 
 
 def test_a_batch_that_lies_elsewhere_is_run_sample_by_sample(tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def run(args: argparse.Namespace) -> None:
 
 def _accuracy(path: Path, images: NDArray[np.float32], labels: NDArray[np.int64], result: Result) -> dict[str, float]:
     """Tell the share of test images that each arithmetic classifies right, and on which ours and onnxruntime's agree."""
-    from accel.cli.beside import run_onnxruntime
+    from accel.verification.compare import run_onnxruntime
 
     (output, logits), *_ = result.outputs.items()
     classes = {
@@ -113,9 +113,9 @@ def _differences(path: Path, images: NDArray[np.float32], network: Network, resu
     import numpy as np
     import onnx
 
-    from accel.cli.beside import differences, reference
     from accel.engine import compute, sums
     from accel.schedule.lower import lower, store
+    from accel.verification.compare import differences, reference
 
     config = result.config
     expected = reference(network, onnx.load(path), {"image": images})

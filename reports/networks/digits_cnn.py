@@ -28,8 +28,8 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from accel import networks
-from accel.cli.beside import run_onnxruntime
 from accel.sparsity import Pattern, mask
+from accel.verification.compare import run_onnxruntime
 
 NAME = "digits-cnn"
 SEED = 20

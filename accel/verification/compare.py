@@ -1,9 +1,9 @@
 """A network beside onnxruntime: which tensors differ, by how much, and whether what differs is explained.
 
 Every operator is fed with onnxruntime's own integers of its inputs, so that errors do not add up, and its result is compared with
-onnxruntime's and with the exact real result, rounded once (:mod:`accel.cli.exact`). A difference is explained where the exact value is so
-near to a rounding tie that the accelerator's stated arithmetic, or float32, may round it to the other side. Where ours is not, lowering or
-engine is at fault; where onnxruntime's is not, the operator is not what the graph says.
+onnxruntime's and with the exact real result, rounded once (:mod:`accel.verification.exact`). A difference is explained where the exact
+value is so near to a rounding tie that the accelerator's stated arithmetic, or float32, may round it to the other side. Where ours is not,
+lowering or engine is at fault; where onnxruntime's is not, the operator is not what the graph says.
 """
 
 from __future__ import annotations
@@ -21,8 +21,6 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from accel.cli.exact import Exact, results
-from accel.cli.terminal import table
 from accel.config import AcceleratorConfig
 from accel.engine import compute, simulate
 from accel.errors import ToolError
@@ -33,6 +31,7 @@ from accel.graph.network import Arithmetic, Host, Lookup, Move, Network, Operato
 from accel.schedule.lower import Layer, dense, eligible, lower, prune
 from accel.sparsity import Pattern
 from accel.special.units import error
+from accel.verification.exact import Exact, results
 
 SCHEMA_VERSION = 1
 STEEP = ("Elu", "Erf", "Exp", "Sigmoid", "Softplus", "Tanh")  # functions that do not enlarge the error of their unit
@@ -329,32 +328,6 @@ class Report:
             "float": [{"tensor": each.tensor, "worst": each.worst, "sqnr_db": _finite(each.sqnr)} for each in self.losses],
         }
         return json.dumps(facts, indent=1) + "\n"
-
-    def __str__(self) -> str:
-        headings = ["node", "operator", "elements", "worst LSB", "mean LSB", "differing", "not as rounded once", "allowed LSB"]
-        headings += ["saturated", "overflows", "explained"]
-        rows = [
-            [
-                check.node, check.kind, check.elements, check.worst if check.compared else None,
-                f"{check.mean:.1e}" if check.compared else "-", check.differing if check.compared else None, check.rounded,
-                f"{check.allowed:.1e}", check.saturated, check.overflows, check.explained,
-            ]
-            for check in self.checks
-        ]  # fmt: skip
-        parts = [table(headings, rows)]
-        ends = [(f"{each.tensor}, from end to end", each) for each in self.outputs]
-        ends += [] if isinstance(self.file, str) else [(f"{each.tensor}, graph against file", each) for each in self.file]
-        rows = [[what, each.elements, each.worst, each.differing] for what, each in ends]
-        parts.append(table(["output", "elements", "worst LSB", "differing"], rows))
-        parts += [self.file] if isinstance(self.file, str) and self.file else []
-        if self.losses:
-            lost = [[each.tensor, f"{each.worst:.3g}", f"{each.sqnr:.1f}"] for each in self.losses]
-            parts.append(table(["tensor, quantised against float", "worst", "SQNR dB"], lost))
-        if self.first is None:
-            parts.append(f"{self.network} on {self.config.name}, {self.samples} samples: every difference is explained")
-        else:
-            parts.append(f"first node that is not explained: {self.first.node}")
-        return "\n\n".join(parts)
 
 
 def _finite(value: float) -> float | None:
