@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from accel import cli, presets
+from accel.cli.verify import summary
 from accel.engine import compute
 from accel.errors import RangeError
 from accel.formats import Rounding
