@@ -89,6 +89,20 @@ def test_simulate_writes_whole_files(capsys, model, inputs, tmp_path):
         assert {name: written[name].tolist() for name in written} == {name: values.tolist() for name, values in result.outputs.items()}
 
 
+def test_a_folder_that_is_used_again_holds_one_run(capsys, model, inputs, tmp_path):
+    """Outputs of an earlier run do not stay beside the result of a later one; what is not ours does."""
+    folder = tmp_path / "out"
+    run(capsys, "simulate", model, "--inputs", inputs, "--out", folder)
+    (folder / "notes.txt").write_text("mine")
+    code, _, _ = run(capsys, "simulate", model, "--out", folder)
+    assert code == 0
+    assert {path.name for path in folder.iterdir()} == {"result.json", "layers.csv", "notes.txt"}
+    (folder / "outputs.npz").mkdir()
+    code, _, err = run(capsys, "simulate", model, "--out", folder)
+    assert code == 2
+    assert re.search(r"error: output must be a file that can be replaced, not '.*outputs.npz' \(Is a directory\)$", err, re.MULTILINE)
+
+
 def test_simulate_tells_the_energy_pruned(capsys, model):
     wide = model  # its only convolution is the first, its only linear layer the last: nothing is eligible
     _, out, _ = run(capsys, "simulate", wide, "--pattern", "2:8")

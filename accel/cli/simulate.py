@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from accel.cli import scalesim, source
-from accel.cli.terminal import Progress, add_config, command, configuration, make_folder, say, table, write
+from accel.cli.terminal import Progress, add_config, command, configuration, make_folder, remove, say, table, write
 from accel.config import AcceleratorConfig
 from accel.errors import RangeError
 
@@ -134,9 +134,11 @@ def estimate(network: Network, shapes: Result, inputs: Mapping[str, NDArray[Any]
 
 
 def save(result: Result, folder: Path) -> None:
-    """Write a result's files; ``result.json`` comes last, so that where it is, the others are whole."""
+    """Write a result's files; ``result.json`` comes last, so that where it is, the others are whole and of the same run."""
     import numpy as np
 
+    for name in ("result.json", "layers.csv", "outputs.npz"):
+        remove(folder / name)
     if result.outputs:
         arrays = io.BytesIO()
         np.savez(arrays, allow_pickle=False, **result.outputs)

@@ -112,6 +112,20 @@ def say(text: str) -> None:
     print(f"accel: {text}", file=sys.stderr, flush=True)
 
 
+def remove(path: Path) -> None:
+    """Remove a file of an earlier run, if there is one.
+
+    Raises
+    ------
+    RangeError
+        If it cannot be removed.
+    """
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise RangeError(f"output must be a file that can be replaced, not {str(path)!r} ({error.strerror})") from None
+
+
 def make_folder(path: Path) -> None:
     """Make a folder before the work whose results it is to hold.
 
