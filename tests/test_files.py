@@ -61,6 +61,16 @@ def test_every_name_is_a_network():
         assert accel.load(name).name == name
 
 
+@pytest.mark.parametrize("name", ["resnet9", "vit"])
+def test_structure_does_not_follow_from_weights(name):
+    def found(seed: int | None) -> tuple[Any, int]:
+        network = accel.load(name, seed=seed)
+        operators = [(type(each), each.kind, each.inputs, network.tensors[each.output].shape) for each in network.operators]
+        return operators, accel.simulate(network, "edge-int8").cycles
+
+    assert found(None) == found(0)
+
+
 def test_a_seed_makes_weights():
     assert all(product.weights is None for product in accel.load("resnet9").products)
     first, again, other = (accel.load("resnet9", seed=seed).products[0].weights for seed in (3, 3, 4))
