@@ -1,4 +1,8 @@
-"""A whole network through the RTL core: the schedule that the simulator used, layer by layer, replayed in co-simulation."""
+"""A network through the RTL core: the schedule that the simulator used, layer by layer, replayed in co-simulation.
+
+The core is the array, the vector unit and the post-processor. Operators of special units and of the host have no RTL, and moves compute
+nothing: the model's results of them are the operands of the layers behind, and they are listed as not compared.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from accel.config import AcceleratorConfig
 from accel.engine import simulate
-from accel.errors import MismatchError, RangeError
+from accel.errors import MismatchError, NetworkError, RangeError
 from accel.formats import Rounding
 from accel.graph.network import Network
 from accel.isa import Dataflow, Reduce
@@ -29,21 +33,46 @@ from accel.sim.harness import CosimResult, check_tools, cosim
 from accel.sparsity import Pattern
 
 
+@dataclass(frozen=True, slots=True)
+class Uncompared:
+    """An operator that has no RTL to compare.
+
+    Parameters
+    ----------
+    name, kind : str
+        The ONNX node and its type.
+    unit : str
+        ``"special"`` or ``"host"``, computed by the model; ``"memory"`` or ``"none"``, a move, which computes nothing.
+    """
+
+    name: str
+    kind: str
+    unit: str
+
+    @property
+    def computed(self) -> bool:
+        """Whether the model computed what no RTL did."""
+        return self.unit in ("special", "host")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkCosim:
-    """A network co-simulated without a difference in any output bit or cycle count.
+    """The layers of a network that have RTL, co-simulated without a difference in any output bit or cycle count.
 
     Parameters
     ----------
     network : str
     layers : dict of str to int
-        Cycles of each layer with jobs, as simulated and as measured in the RTL.
+        Cycles of computing of each layer with jobs, without memory, as simulated and as measured in the RTL.
+    uncompared : tuple of Uncompared
+        All other operators, in execution order.
     hardware : CosimResult
         What the simulator compared and how long it took.
     """
 
     network: str
     layers: dict[str, int]
+    uncompared: tuple[Uncompared, ...]
     hardware: CosimResult
 
 
@@ -59,7 +88,8 @@ def cosim_network(
 ) -> NetworkCosim:
     """Run one sample through the Verilog of the core, tile by tile, and compare every output bit and every layer's cycles.
 
-    Operands of each layer are what the simulator computed for it, so a difference shows in the layer that makes it.
+    Operands of each layer are what the simulator computed for it, so a difference shows in the layer that makes it. Cycles are those of
+    computing: memory is no part of the core. What has no RTL is listed in the result.
 
     Parameters
     ----------
@@ -78,17 +108,19 @@ def cosim_network(
 
     Raises
     ------
+    NetworkError
+        If no operator has RTL.
     RangeError
         If `inputs` hold more than one sample.
     MismatchError
         At the first difference.
     """
     check_tools(simulator)
+    layers = core_layers(network, config, pattern)
     result = simulate(network, config, inputs, pattern=pattern, keep=True)
     samples = len(result.tensors[network.inputs[0].tensor])
     if samples != 1:
         raise RangeError(f"inputs must hold one sample, not {samples}")
-    layers = [layer for layer in lower(network, config, pattern=pattern) if layer.jobs]
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch, "program.npz")
         steps = write_steps(file, _steps(config, layers, result))
@@ -99,7 +131,41 @@ def cosim_network(
     for layer in result.layers:
         if layer.unit in ("array", "vector") and layer.compute_cycles != measured[layer.name]:
             raise MismatchError(f"layer {layer.name}: {layer.compute_cycles} cycles simulated, {measured[layer.name]} measured in the RTL")
-    return NetworkCosim(network=network.name, layers=dict(measured), hardware=hardware)
+    return NetworkCosim(network=network.name, layers=dict(measured), uncompared=uncompared(result), hardware=hardware)
+
+
+def core_layers(network: Network, config: AcceleratorConfig, pattern: Pattern | None = None) -> list[Layer]:
+    """List the layers that the RTL of the core computes.
+
+    Parameters
+    ----------
+    network : Network
+    config : AcceleratorConfig
+    pattern : Pattern, optional
+        As for :func:`accel.simulate`.
+
+    Raises
+    ------
+    NetworkError
+        If there are none.
+    """
+    layers = [layer for layer in lower(network, config, pattern=pattern) if layer.jobs]
+    if not layers:
+        kinds = Counter(operator.kind for operator in network.operators)
+        found = ", ".join(f"{kind} {count}" for kind, count in kinds.items()) or "nothing"
+        raise NetworkError(f"operators of {network.name} must include one with RTL, of the array or the vector unit, not only {found}")
+    return layers
+
+
+def uncompared(result: Result) -> tuple[Uncompared, ...]:
+    """List the operators of a simulated network that have no RTL.
+
+    Parameters
+    ----------
+    result : Result
+    """
+    others = (layer for layer in result.layers if layer.unit not in ("array", "vector"))
+    return tuple(Uncompared(layer.name, layer.operator, layer.unit) for layer in others)
 
 
 def _steps(config: AcceleratorConfig, layers: list[Layer], result: Result) -> Iterator[Step]:

@@ -300,8 +300,9 @@ def test_cosim_of_tiles(capsys):
     code, out, err = run(capsys, "cosim", "--network", "digits-cnn", "--tiles", "--pattern", "2:4")
     assert code == 0
     assert "a tile of every layer of digits-cnn through the Verilog of the core of tiny on verilator" in err
-    assert re.search(r"^conv1 +rows \d+\.\.\d+, channels \d+\.\.\d+, [ow]s +[\d,]+ +0$", out, re.MULTILINE)
-    assert out.endswith("output rows compared\n")
+    assert re.search(r"^conv1 +rows \d+\.\.\d+, channels \d+\.\.\d+, block \d+ of \d+, [ow]s +[\d,]+ +0$", out, re.MULTILINE)
+    assert re.search(r"^[\d,]+ output rows compared; cycles are those of computing, without memory$", out, re.MULTILINE)
+    assert out.endswith("\nall 7 operators that compute were compared\n")
 
 
 def test_cosim_of_blocks(capsys, monkeypatch, tmp_path):
@@ -335,16 +336,22 @@ def test_cosim_of_blocks(capsys, monkeypatch, tmp_path):
 def test_cosim_of_a_network(capsys, monkeypatch, model):
     monkeypatch.setattr(harness, "check_tools", lambda simulator: None)
     asked = []
+    kinds = [("Gelu", "special"), ("Softmax", "special"), ("Softmax", "special"), ("Flatten", "none"), ("If", "host")]
+    left = tuple(program.Uncompared(f"node{i}", kind, unit) for i, (kind, unit) in enumerate(kinds))
 
     def cosim(network, config, inputs, **options):
         asked.append(inputs["x"])
         result = simulate(network, config, inputs)
-        return program.NetworkCosim(network=network.name, layers={x.name: x.cycles for x in result.layers}, hardware=compared())
+        return program.NetworkCosim(
+            network=network.name, layers={x.name: x.cycles for x in result.layers}, uncompared=left, hardware=compared()
+        )
 
     monkeypatch.setattr(program, "cosim_network", cosim)
     shown = [run(capsys, "cosim", "--network", model, "--seed", seed)[:2] for seed in (1, 1, 2)]
     assert shown[0][0] == 0
     assert "241 output rows compared" in shown[0][1]
+    said = r"4 of \d+ operators have no RTL and were computed by the model: Softmax 2, Gelu 1, If 1 \(moves need none: 1\)\n"
+    assert re.search(f"\n{said}$", shown[0][1])
     assert shown[0] == shown[1]
     assert asked[0].shape == (1, 8, 4, 4)
     assert (asked[0] == asked[1]).all()
@@ -356,7 +363,8 @@ def test_run_writes_its_report(capsys, monkeypatch, tmp_path):
 
     def replay(network, config, inputs, *, simulator, out):
         result = simulate(network, config, inputs)
-        return program.NetworkCosim(network=network.name, layers={x.name: x.cycles for x in result.layers}, hardware=compared())
+        layers = {x.name: x.cycles for x in result.layers}
+        return program.NetworkCosim(network=network.name, layers=layers, uncompared=(), hardware=compared())
 
     monkeypatch.setattr(program, "cosim_network", replay)
     monkeypatch.setattr(harness, "check_tools", lambda simulator: None)

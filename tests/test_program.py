@@ -14,8 +14,8 @@ import pytest
 
 import accel
 from accel import networks, presets
-from accel.errors import MismatchError, RangeError
-from accel.graph.network import Network
+from accel.errors import MismatchError, NetworkError, RangeError
+from accel.graph.network import Move, Network
 from accel.isa import Dataflow
 from accel.kernels.gemm import Weights
 from accel.schedule.gemm import schedule
@@ -23,8 +23,9 @@ from accel.schedule.lower import Product, Reduction, Requantisation, lower, oper
 from accel.sim import program, tb_core
 from accel.sim.harness import cosim
 from accel.sim.program import Step, cosim_network, read_step
+from accel.sim.tiles import cosim_tiles
 from accel.sparsity import Pattern, encode
-from tests.random_network import random_network
+from tests.random_network import ARRAY, SPECIAL, random_network
 
 TINY = presets.load("tiny")
 
@@ -58,6 +59,8 @@ def test_digits_cnn_in_the_rtl(image, tmp_path):
     assert run.network == "digits-cnn"
     assert run.layers == {layer.name: layer.compute_cycles for layer in simulated.layers if layer.cycles}
     assert sum(run.layers.values()) == simulated.compute_cycles
+    assert {each.kind for each in run.uncompared} <= {"Flatten", "Reshape"}
+    assert not any(each.computed for each in run.uncompared)
     assert set(run.layers) == {operator.name for operator in digits().operators if operator.kind not in ("Flatten", "Reshape")}
     rows = sum(job.m * -(-job.n // config.cols) for layer in lower(digits(), config) for job in layer.jobs)
     assert run.hardware.words == rows
@@ -169,3 +172,35 @@ def test_one_sample_at_a_time():
     network, sample = small()
     with pytest.raises(RangeError, match=r"^inputs must hold one sample, not 2$"):
         cosim_network(network, TINY, np.concatenate([sample, sample]))
+
+
+def test_what_has_no_rtl_is_listed(monkeypatch):
+    """Every operator is either compared or listed, with its unit."""
+    monkeypatch.setattr(program, "cosim", replay)
+    network = random_network(np.random.default_rng(4), operators=12, kinds=ARRAY + SPECIAL)
+    tensor = network.tensors[network.inputs[0].tensor]
+    run = cosim_network(network, TINY, tensor.to_onnx(np.zeros((1, *tensor.shape), np.int64) + tensor.format.lo))
+    layers = {layer.operator.name: bool(layer.jobs) for layer in lower(network, TINY)}
+    assert set(run.layers) == {name for name, jobs in layers.items() if jobs}
+    assert [each.name for each in run.uncompared] == [name for name, jobs in layers.items() if not jobs]
+    moves = {operator.name for operator in network.operators if isinstance(operator, Move)}
+    assert {each.name for each in run.uncompared if not each.computed} == moves
+    kinds = {operator.name: operator.kind for operator in network.operators}
+    assert all(each.kind == kinds[each.name] for each in run.uncompared)
+    assert any(each.unit == "special" for each in run.uncompared)
+
+
+@pytest.mark.parametrize("run", [cosim_network, cosim_tiles])
+def test_a_network_without_rtl(run):
+    """There is nothing to compare: said before any work."""
+    network, sample = small()
+    first = network.inputs[0].tensor
+    tensors = {first: network.tensors[first], "y": replace(network.tensors[first], name="y")}
+    move = Move(
+        name="turn", kind="Transpose", inputs=(first,), output="y", index=np.arange(tensors[first].size)[::-1].reshape(tensors[first].shape)
+    )
+    nothing = replace(network, tensors=tensors, operators=(move,), outputs=(replace(network.outputs[0], tensor="y"),))
+    with pytest.raises(
+        NetworkError, match=r"^operators of random must include one with RTL, of the array or the vector unit, not only Transpose 1$"
+    ):
+        run(nothing, TINY, sample)

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 import accel
 from accel import presets
 from accel.errors import MismatchError
+from accel.isa import Dataflow
+from accel.schedule.gemm import schedule
 from accel.schedule.lower import Product, lower, operands
+from accel.schedule.plan import Schedule
+from accel.schedule.search import Tiling
 from accel.sim import harness, tiles
+from accel.sim.program import Uncompared
 from accel.sparsity import Pattern
+from tests.random_network import ARRAY, SPECIAL, random_network
 
 TINY = presets.load("tiny")
 
 
 def sample(network, seed):
     tensor = network.tensors[network.inputs[0].tensor]
-    return tensor.dequantise(np.random.default_rng(seed).integers(tensor.format.lo, tensor.format.hi, (1, *tensor.shape), endpoint=True))
+    values = np.random.default_rng(seed).integers(tensor.format.lo, tensor.format.hi, (1, *tensor.shape), endpoint=True)
+    return tensor.dequantise(values) if network.inputs[0].real else tensor.to_onnx(values)
 
 
 @pytest.mark.parametrize("pattern", [None, Pattern(2, 4)])
@@ -28,6 +37,54 @@ def test_tiles_of_a_network(pattern):
     assert [name for name, _, _ in found.tiles] == [layer.operator.name for layer in lower(network, TINY) if layer.jobs]
     assert tuple(cycles for _, _, cycles in found.tiles) == found.hardware.spans
     assert told[-1][0] == told[-1][1] == len(found.tiles)
+    flows = {layer.name: layer.dataflow for layer in accel.simulate(network, TINY, pattern=pattern).layers if layer.dataflow}
+    assert {name: label.rpartition(", ")[2] for name, label, _ in found.tiles if name in flows} == flows
+
+
+def test_tiles_of_blocks_and_of_what_has_no_rtl():
+    """Scratchpads so small that products are cut into blocks and chunks, among operators of special units and moves."""
+    config = replace(TINY, act_kb=1, weight_kb=1, out_kb=1, keep_kb=0, dram_gbs=0.2)
+    network = random_network(np.random.default_rng(3), operators=9, channels=40, kinds=ARRAY + SPECIAL)
+    found = tiles.cosim_tiles(network, config, sample(network, 1), seed=1)
+    layers = lower(network, config)
+    assert [name for name, _, _ in found.tiles] == [layer.operator.name for layer in layers if layer.jobs]
+    assert any(" block " in label and not label.endswith((" of 1, os", " of 1, ws")) for _, label, _ in found.tiles)
+    assert [each.name for each in found.uncompared] == [layer.operator.name for layer in layers if not layer.jobs]
+    assert {each.computed for each in found.uncompared} == {True, False}
+    assert all(isinstance(each, Uncompared) for each in found.uncompared)
+
+
+@pytest.mark.parametrize("outer", ["m", "n"])
+@pytest.mark.parametrize(("flow", "k"), [(Dataflow.OS, 1 << 40), (Dataflow.WS, 1 << 40), (Dataflow.WS, TINY.rows)])
+def test_tile_is_one_of_the_schedule(flow, k, outer):
+    """Whatever the schedule says: its dataflow, and rows and columns that one of its own tiles covers, in the block that is named."""
+    rng = np.random.default_rng(5)
+    network = accel.load("digits-cnn")
+    values = accel.simulate(network, TINY, sample(network, 5), keep=True).tensors
+    wide = TINY.cols * (TINY.add_stages if flow is Dataflow.OS else 1)
+    cut = Tiling(m=TINY.rows + 3, n=wide, k=k, outer=outer, dataflow=flow)
+    blocks = set()
+    for layer in lower(network, TINY):
+        if not any(isinstance(job, Product) for job in layer.jobs):
+            continue
+        (job,) = layer.jobs
+        assert isinstance(job, Product)
+        cuts = Schedule(network=network.name, layers={layer.operator.name: (cut,)})
+        whole = schedule(TINY, job.m, job.n, job.taps, job.channels, job.pattern, flow, cut.blocks)
+        areas = dict.fromkeys((at.m // cut.m, at.n // cut.n) for at in whole.placed())  # blocks in the order of the schedule
+        for _ in range(5):
+            step, label = tiles.tile(TINY, layer, [values[name] for name in layer.operator.inputs], cuts, rng)
+            (part,) = step.products
+            span, _, block, told = label.split(", ")
+            first = int(span.removeprefix("rows ").partition("..")[0])
+            assert (step.dataflow, told, step.blocks.k) == (flow, flow.value, k)
+            assert block == f"block {list(areas).index((first // cut.m, part.start // cut.n)) + 1} of {len(areas)}"
+            blocks.add(block)
+            assert any(
+                (at.n, at.cols) == (part.start, part.n) and at.m <= first and first + part.m <= at.m + at.rows and (part.m == at.rows)
+                for at in whole.placed()
+            )
+    assert len(blocks) > 3
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -35,12 +92,13 @@ def test_tile_is_a_part_of_its_layer(seed):
     """Rows and channels of the layer's own product, computed from the tile alone."""
     rng = np.random.default_rng(seed)
     network = accel.load("digits-cnn")
-    values = accel.simulate(network, TINY, sample(network, seed), keep=True).tensors
+    result = accel.simulate(network, TINY, sample(network, seed), keep=True)
+    values = result.tensors
     for layer in lower(network, TINY):
         if not layer.jobs:
             continue
         inputs = [values[name] for name in layer.operator.inputs]
-        step, label = tiles.tile(TINY, layer, inputs, rng)
+        step, label = tiles.tile(TINY, layer, inputs, result.schedule, rng)
         (part,) = step.jobs
         (whole,) = (job for job in layer.jobs if job.start <= part.start < job.start + job.n)
         first, last = (int(number) for number in label.partition(", ")[0].removeprefix("rows ").split(".."))

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from accel.cli import source
 from accel.cli.terminal import Progress, add_config, command, configuration, described, make_folder, say, table
 from accel.config import AcceleratorConfig
 from accel.errors import RangeError
+
+if TYPE_CHECKING:
+    from accel.sim.program import NetworkCosim
+    from accel.sim.tiles import TileCosim
 
 CASES = 20  # our choice
 EXAMPLES = """
@@ -27,7 +32,7 @@ def add(commands: Any) -> None:
     parser = command(commands, "cosim", cosim, EXAMPLES)
     parser.add_argument("blocks", metavar="BLOCK", nargs="*", help="names of `accel list blocks` (default: all)")
     source.add_network(parser, option=True)
-    parser.add_argument("--tiles", action="store_true", help="of the network, a random tile of every layer instead of every tile")
+    parser.add_argument("--tiles", action="store_true", help="of the network, a random tile of the schedule of every layer instead of all")
     parser.add_argument("--pattern", metavar="N:M", help="of the network, prune eligible layers as `accel simulate --pattern` does")
     add_config(parser, default=None)
     parser.add_argument("--simulator", metavar="S", default="verilator", help="verilator or icarus (default: %(default)s)")
@@ -40,7 +45,11 @@ def add(commands: Any) -> None:
 
 
 def cosim(args: argparse.Namespace) -> None:
-    """Run the Verilog of blocks, or a whole network in the Verilog of the core, and compare every bit and every cycle with the model.
+    """Run the Verilog of blocks, or layers of a network in the Verilog of the core, and compare every bit and every cycle with the model.
+
+    The core is the array, the vector unit and the post-processor: other operators of a network (softmax, layer normalisation, lookup, what
+    the host computes) have no RTL; the model computes them, and their number is printed. Cycles of layers are those of computing, without
+    memory.
 
     The first difference ends the run: where it is (block, case, layer, tile, cycle, signal), what was expected and what came are printed
     and written to a report.
@@ -105,14 +114,29 @@ def _network(args: argparse.Namespace) -> None:
             network, config, inputs, pattern=pattern, seed=args.seed, simulator=args.simulator, out=args.out, progress=tell
         )
         rows = [[layer, tile, cycles, 0] for layer, tile, cycles in sampled.tiles]
-        print(table(["layer", "tile", "cycles, counted and measured", "differences"], rows))
-        print(f"\n{sampled.hardware.words:,} output rows compared")
+        print(table(["layer", "tile", "compute cycles, counted and measured", "differences"], rows))
+        print(_compared(len(network.operators), sampled))
         return
     found = run(network, config, inputs, pattern=pattern, simulator=args.simulator, waves=args.waves, out=args.out)
     _waveform(network.name, found.hardware.waveform)
     rows = [[name, cycles, 0] for name, cycles in found.layers.items()]
-    print(table(["layer", "cycles, simulated and measured", "differences"], rows))
-    print(f"\n{found.hardware.words:,} output rows compared")
+    print(table(["layer", "compute cycles, simulated and measured", "differences"], rows))
+    print(_compared(len(network.operators), found))
+
+
+def _compared(operators: int, found: NetworkCosim | TileCosim) -> str:
+    """Say what was compared of a network of so many operators, and what was not."""
+    computed = Counter(each.kind for each in found.uncompared if each.computed)
+    moves = len(found.uncompared) - computed.total()
+    lines = ["", f"{found.hardware.words:,} output rows compared; cycles are those of computing, without memory"]
+    if computed:
+        kinds = ", ".join(f"{kind} {count}" for kind, count in computed.most_common())
+        lines.append(f"{computed.total()} of {operators} operators have no RTL and were computed by the model: {kinds}")
+    else:
+        lines.append(f"all {operators - moves} operators that compute were compared")
+    if moves:
+        lines[-1] += f" (moves need none: {moves})"
+    return "\n".join(lines)
 
 
 def _waveform(of: str, file: Path | None) -> None:
