@@ -49,6 +49,7 @@ from accel.special.layer_norm import LayerNormParameters, layer_norm
 from accel.special.multiply import MULT_BITS, MultiplyParameters, multiply
 from accel.special.softmax import SoftmaxParameters, softmax
 
+FLOAT32 = float(np.finfo(np.float32).max)
 CHUNK = 1 << 22  # our choice: elements of the largest operand matrix held at once
 
 
@@ -108,11 +109,13 @@ def simulate(
     config = config if isinstance(config, AcceleratorConfig) else presets.load(config)
     if type(batch) is not int or not 1 <= batch < 1 << ROW_BITS:
         raise RangeError(f"batch must be an int in [1, {(1 << ROW_BITS) - 1}], not {batch!r}")
+    if not isinstance(schedule, Schedule | str | Path | None):
+        raise RangeError(f"schedule must be a Schedule or the path of one, not {reprlib.repr(schedule)}")
     samples = {} if inputs is None else _samples(network, inputs, batch)
     asked = _pattern(pattern, config)
     layers = lower(network, config, batch=batch, pattern=asked, encode=bool(samples))
     replayed = Schedule.load(schedule) if isinstance(schedule, str | Path) else schedule
-    planned = plan(network, config, layers, batch=batch, schedule=replayed, search=search)
+    planned = plan(network, config, layers, batch=batch, schedule=replayed, search=search, progress=progress)
     tell = progress or (lambda done, total, label: None)
     values: dict[str, NDArray[np.int64]] = {}
     overflowed: dict[str, int] = {}
@@ -391,8 +394,9 @@ def _samples(network: Network, inputs: Mapping[str, ArrayLike] | ArrayLike, batc
             raise RangeError(f"{port.name} must be {'real numbers' if port.real else 'integers'}, not {array.dtype}")
         if array.shape[1:] != tensor.onnx_shape or array.ndim != len(tensor.onnx_shape) + 1:
             raise RangeError(f"{port.name} must be of shape (samples, {', '.join(map(str, tensor.onnx_shape))}), not {array.shape}")
-        if np.isnan(array).any():
-            raise RangeError(f"{port.name} must be numbers, not nan")
+        beyond = ~(np.abs(array) <= FLOAT32) if port.real else np.zeros((), bool)  # of NaN too
+        if beyond.any():
+            raise RangeError(f"{port.name} must be finite numbers of float32, not {array[beyond][0]}")
         values = tensor.quantise(array) if port.real else tensor.from_onnx(array)
         samples[port.tensor] = values.astype(narrowest(tensor.format.lo, tensor.format.hi))
     counts = sorted({len(array) for array in samples.values()})

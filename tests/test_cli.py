@@ -246,6 +246,23 @@ def test_damaged_inputs_are_one_line(capsys, model, tmp_path, kind, reason):
     assert re.fullmatch(rf"accel: error: inputs must be a .npz or .npy file of numbers, not '{path}' \({reason}\)\n", err)
 
 
+@pytest.mark.parametrize("option", ["config", "inputs", "calibration", "schedule"])
+def test_a_pipe_is_no_file(capsys, model, tmp_path, option):
+    """Nobody writes to it: to open it would be to wait for ever."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    code, out, err = run(capsys, "simulate", model, f"--{option}", path)
+    assert (code, out) == (2, "")
+    assert re.fullmatch(r"accel: error: (config|inputs|schedule) must be .* file, not '.*pipe'( \(a device or a pipe\))?\n", err)
+
+
+def test_a_search_tells_how_far_it_is(capsys, monkeypatch, model):
+    monkeypatch.setattr(terminal, "QUIET", 0.0)
+    _, _, err = run(capsys, "simulate", model, "--search", "exhaustive")
+    assert re.search(r"simulate small: 0/\d+ schedule of ", err)
+    assert re.search(r"simulate small: (\d+)/\1 scheduled", err)
+
+
 @pytest.mark.parametrize("arguments", [[], ["nothing"], ["simulate"], ["simulate", "x", "--batch", "two"], ["list", "things"]])
 def test_usage_errors_return_2(capsys, arguments):
     with pytest.raises(SystemExit, match=r"^2$"):
@@ -491,16 +508,15 @@ def test_closed_pipe_is_quiet():
 
 
 @pytest.mark.parametrize(("number", "code", "message"), [(signal.SIGINT, 130, "accel: interrupted\n"), (signal.SIGTERM, 143, "")])
-def test_interrupt_is_one_line(model, tmp_path, number, code, message):
-    fifo = tmp_path / "x.npz"
-    os.mkfifo(fifo)
+def test_interrupt_is_one_line(number, code, message):
     process = subprocess.Popen(
-        [*COMMAND, "simulate", str(model), "--inputs", str(fifo)],
+        [*COMMAND, "simulate", "resnet18", "--search", "exhaustive"],
         stderr=subprocess.PIPE,
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a test run in the background ignores it
     )
-    with fifo.open("wb"):  # returns once the command has opened it to read, and so waits
-        process.send_signal(number)
-        _, err = process.communicate(timeout=60)
-    assert (process.returncode, err) == (code, message)
+    assert process.stderr.readline().startswith("simulate resnet18: ")  # it is at work, and says so
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert "".join(line for line in err.splitlines(True) if not line.startswith("simulate resnet18: ")) == message

@@ -92,10 +92,11 @@ def simulate(args: argparse.Namespace) -> None:
     inputs = source.read_arrays(args.inputs, network.inputs[0].name) if args.inputs else None
     if args.out:
         make_folder(args.out)
+    tell = Progress(f"simulate {network.name}")
     how = {"batch": args.batch, "pattern": args.pattern, "schedule": args.schedule, "search": args.search}
-    if inputs is not None and (told := estimate(network, run(network, config, **how), inputs)):
+    if inputs is not None and (told := estimate(network, run(network, config, **how, progress=tell), inputs)):
         say(told)
-    result = run(network, config, inputs, **how, progress=Progress(f"simulate {network.name}"))
+    result = run(network, config, inputs, **how, progress=tell)
     if args.save_schedule:
         write(args.save_schedule, result.schedule.to_json())
     if args.plot:

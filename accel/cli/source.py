@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from accel.cli.terminal import Progress, say
 from accel.errors import NetworkError, RangeError
+from accel.files import is_device
 
 if TYPE_CHECKING:  # the model is loaded when it is run: `accel --help` does without
     from numpy.typing import NDArray
@@ -107,6 +108,8 @@ def read_arrays(path: Path, name: str | None = None) -> Any:
     import numpy as np
 
     try:
+        if is_device(path):  # it may have no end, or nobody who writes to it
+            raise OSError("a device or a pipe")
         found: NDArray[Any] | Any = np.load(path, allow_pickle=False)
         if isinstance(found, np.ndarray):
             return found if name is None else {name: found}

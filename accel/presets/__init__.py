@@ -14,6 +14,7 @@ import yaml
 
 from accel.config import AcceleratorConfig, Config, FunctionConfig, RbfConfig
 from accel.errors import ConfigError
+from accel.files import is_device
 
 Kind = TypeVar("Kind", bound=Config)
 
@@ -68,9 +69,11 @@ def load(name_or_path: str | Path, kind: type[Config] = AcceleratorConfig) -> Co
         raise ConfigError(f"config must be one of {', '.join(known)} or the path of a YAML file, not {name_or_path!r}")
     path = Path(name_or_path)
     try:
+        if is_device(path):
+            raise ValueError
         with path.open("rb") as file:
             data = file.read(_FILE_LIMIT + 1)
-    except (FileNotFoundError, ValueError):  # ValueError: a NUL in the path
+    except (FileNotFoundError, ValueError):  # ValueError: a NUL in the path, or a pipe, which may have no end
         raise ConfigError(f"config must be one of {', '.join(known)} or the path of a YAML file, not {str(path)!r}") from None
     except OSError as error:
         raise ConfigError(f"{path}: config must be a readable file, not {error.strerror}") from None

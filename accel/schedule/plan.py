@@ -17,7 +17,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ import numpy as np
 
 from accel.config import AcceleratorConfig
 from accel.errors import NetworkError, RangeError
+from accel.files import is_device
 from accel.graph.network import DynamicProduct, Host, Move, Network, Operator
 from accel.isa import Dataflow
 from accel.schedule import search as cuts
@@ -107,6 +108,8 @@ class Schedule:
             If it cannot be read or is no schedule.
         """
         try:
+            if is_device(Path(path)):  # it may have no end, or nobody who writes to it
+                raise OSError("a device or a pipe")
             with Path(path).open("rb") as file:
                 data = file.read(FILE_LIMIT + 1)
         except (OSError, ValueError) as error:
@@ -195,6 +198,7 @@ def plan(
     batch: int = 1,
     schedule: Schedule | None = None,
     search: str = "best",
+    progress: Callable[[int, int, str], None] | None = None,
 ) -> NetworkPlan:
     """Schedule a network, or replay a schedule.
 
@@ -210,6 +214,8 @@ def plan(
         Replay this one.
     search : str
         See :func:`accel.schedule.search.search`; ``"exhaustive"`` also looks at every choice of kept tensors.
+    progress : callable, optional
+        Called with (layers done, layers in all, what is next).
 
     Raises
     ------
@@ -222,13 +228,13 @@ def plan(
         raise RangeError(f"search must be one of {', '.join(cuts.SEARCHES)}, not {search!r}")
     works = [_works(config, layer, batch) for layer in layers]
     lives = _Lives.of(network, layers, config, batch)
-    planner = _Planner(config, layers, works, lives, batch, search)
+    planner = _Planner(config, layers, works, lives, batch, search, progress or (lambda done, total, label: None))
     if schedule is not None:
         kept = _replayed(network, layers, works, lives, schedule)
         plans = [planner.layer(i, kept, schedule.layers[layer.operator.name]) for i, layer in enumerate(layers)]
     else:
         kept = _all_choices(planner) if search == "exhaustive" else _first_come(planner)
-        plans = [planner.layer(i, kept) for i in range(len(layers))]
+        plans = [planner.layer(i, kept) for i, _ in planner.told()]
     value = Schedule(
         network=network.name,
         layers={each.operator.name: each.tilings for each in plans},
@@ -295,6 +301,14 @@ class _Planner:
     lives: _Lives
     batch: int
     search: str
+    tell: Callable[[int, int, str], None]
+
+    def told(self) -> Iterator[tuple[int, Layer]]:
+        """Go through the layers, and tell of each."""
+        for i, layer in enumerate(self.layers):
+            self.tell(i, len(self.layers), f"schedule of {layer.operator.name}")
+            yield i, layer
+        self.tell(len(self.layers), len(self.layers), "scheduled")
 
     def layer(self, index: int, kept: frozenset[str], tilings: tuple[Tiling, ...] | None = None) -> LayerPlan:
         """Plan a layer where these tensors are kept, or with these cuts."""
@@ -380,7 +394,7 @@ def _all_choices(planner: _Planner) -> frozenset[str]:
     """Follow every set of kept tensors that can be alive, and the fewest cycles that lead to it."""
     lives = planner.lives
     states: dict[frozenset[str], tuple[int, frozenset[str]]] = {frozenset(): (0, frozenset())}
-    for i, layer in enumerate(planner.layers):
+    for i, layer in planner.told():
         name = layer.operator.output
         following: dict[frozenset[str], tuple[int, frozenset[str]]] = {}
         for alive, (cycles, kept) in states.items():
