@@ -12,8 +12,8 @@ from accel import presets
 from accel.errors import MismatchError
 from accel.isa import Dataflow
 from accel.schedule.gemm import schedule
-from accel.schedule.lower import Product, lower, operands
-from accel.schedule.plan import Schedule
+from accel.schedule.lower import Product, bound, lower, operands, passes
+from accel.schedule.plan import Schedule, tilings
 from accel.schedule.search import Tiling
 from accel.sim import harness, tiles
 from accel.sim.program import Uncompared
@@ -85,6 +85,36 @@ def test_tile_is_one_of_the_schedule(flow, k, outer):
                 for at in whole.placed()
             )
     assert len(blocks) > 3
+
+
+def test_each_product_of_a_layer_has_its_own_cut():
+    """Groups, phases and products of two activations: the block told is one of the cut of the very product that is replayed."""
+    rng = np.random.default_rng(7)
+    network = random_network(rng, operators=12, kinds=("depthwise", "deconv", "dynamic"))
+    result = accel.simulate(network, TINY, sample(network, 7), keep=True)
+    several = 0
+    for layer in lower(network, TINY):
+        name, inputs = layer.operator.name, [result.tensors[name] for name in layer.operator.inputs]
+        if not layer.jobs or not isinstance(layer.jobs[0], Product):
+            continue
+        several += len(result.schedule.layers[name]) > 1
+        made = tuple(Tiling(m=i + 1, n=1 << 40, k=1 << 40, dataflow=Dataflow.OS) for i in range(len(result.schedule.layers[name])))
+        cuts = Schedule(network=network.name, layers={name: made})
+        products = [bound(layer, job, inputs) for (job,) in passes(TINY, layer) if isinstance(job, Product)]
+        for _ in range(5):
+            step, label = tiles.tile(TINY, layer, inputs, cuts, rng)
+            (part,), (x,) = step.products, step.operands
+            span, _, block, _ = label.split(", ")
+            first = int(span.removeprefix("rows ").partition("..")[0])
+            possible = [
+                f"of {-(-job.m // cut.m)}"
+                for job, cut in zip(products, tilings(TINY, layer, 1, cuts), strict=True)
+                if job.start <= part.start < job.start + job.n
+                and part.m == min(cut.m, TINY.rows, job.m - first)
+                and np.array_equal(operands(layer, job, inputs)[first : first + part.m], x)
+            ]
+            assert any(block.endswith(each) for each in possible)
+    assert several
 
 
 @pytest.mark.parametrize("seed", range(8))
