@@ -78,8 +78,26 @@ class Pointwise:
 
     def then(self, other: Pointwise) -> Pointwise:
         """Return the function of this one's result."""
-        first, second = self.formula, other.formula
-        return Pointwise(lambda units, x: second(units, first(units, x)), max(self.bits, other.bits))
+        return Pointwise(_Chain(self.formula, other.formula), max(self.bits, other.bits))
+
+
+@dataclass(frozen=True, slots=True)
+class _Chain:
+    """One formula after another, computed without recursion: chains may be thousands long."""
+
+    first: Formula
+    second: Formula
+
+    def __call__(self, units: Units, x: Reals) -> Reals:
+        formula: Formula = self
+        behind = []
+        while isinstance(formula, _Chain):
+            behind.append(formula.second)
+            formula = formula.first
+        x = formula(units, x)
+        for each in reversed(behind):
+            x = each(units, x)
+        return x
 
 
 def table(function: Real, form_in: Form, form_out: Form, lo: int, hi: int) -> NDArray[np.int64]:
