@@ -124,3 +124,8 @@ def test_shapes_alone_are_a_network():
     assert network.gemm(product, batch=3) == (24, 16, 6)
     with pytest.raises(NetworkError, match=r"^weights of c must be known, not shapes only$"):
         _ = product.matrix
+
+
+def test_repr_is_a_line():
+    network = Network(name="net", tensors={"image": IMAGE}, operators=(), inputs=(Port("x", "image", True),), outputs=())
+    assert repr(network) == "<Network 'net': 0 operators, 1 tensors>"

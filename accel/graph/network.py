@@ -653,6 +653,9 @@ class Network:
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
 
+    def __repr__(self) -> str:
+        return f"<Network {self.name!r}: {len(self.operators)} operators, {len(self.tensors)} tensors>"
+
     def __post_init__(self) -> None:
         written = {port.tensor for port in self.inputs}
         names: set[str] = set()
