@@ -178,8 +178,8 @@ def test_constants_take_the_type_of_their_input(kind, value, held):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({}, "axis 2 of graph input 'x' must be a fixed size, not 'height'"),
-        ({"whole": True}, "axis 0 of graph input 'x' must be a fixed size, not 'n'"),
+        ({}, "axis 2 of graph input 'x' must be a fixed size, in the file or in `shapes`, not 'height'"),
+        ({"whole": True}, "axis 0 of graph input 'x' must be a fixed size, in the file or in `shapes`, not 'n'"),
         ({"constants": {"y": 1}}, "constants must be of graph inputs (x, z, i), not of 'y'"),
         ({"shapes": {"y": (1,)}}, "shapes must be of graph inputs (x, z, i), not of 'y'"),
         ({"shapes": {"x": (1, 4, 5)}}, "shape of graph input 'x' must fit (n, 3, height), not be (1, 4, 5)"),

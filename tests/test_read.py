@@ -152,7 +152,8 @@ def test_external_data_stays_in_the_folder(tmp_path, location):
     (tmp_path / "secret.bin").write_bytes(bytes(99))
     os.symlink(tmp_path / "secret.bin", folder / "link.bin")
     name = external(folder, location=location)
-    message = f"external data of {name!r} must lie in the model's folder, not at {location!r}"
+    place = f"where the link {location!r} leads: {tmp_path / 'secret.bin'}" if location == "link.bin" else f"at {location!r}"
+    message = f"external data of {name!r} must lie in the model's folder, not {place}"
     with pytest.raises(NetworkError, match=f"{re.escape(message)}$"):
         accel.load(folder / "model.onnx")
 
@@ -470,7 +471,6 @@ RELU = helper.make_node("Relu", ["x"], ["y"], "first")
         ([RELU], [x(-2)], ["y"], f"axis 0 of graph input 'x' must be a size of 0 to {LIMIT - 1}, not -2"),
         ([RELU], [x(1, LIMIT)], ["y"], f"axis 1 of graph input 'x' must be a size of 0 to {LIMIT - 1}, not {LIMIT}"),
         ([RELU], [x(*[1] * 33)], ["y"], "shape of graph input 'x' must be at most 32 axes, not 33"),
-        ([RELU], [helper.make_tensor_value_info("x", 1, None)], ["y"], "shape of graph input 'x' must be at most 32 axes, not left out"),
         ([RELU], [x(1, kind=TensorProto.STRING)], ["y"], f"{GIVEN}, not string"),
         ([RELU], [onnx.ValueInfoProto(name="x")], ["y"], f"{GIVEN}, not left out"),
         (

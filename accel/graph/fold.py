@@ -21,7 +21,8 @@ from onnx.reference.ops import load_op
 
 from accel.errors import NetworkError
 from accel.graph import qoperator
-from accel.graph.graph import Array, Given, Graph, Node
+from accel.graph.graph import OPEN, Array, Given, Graph, Node
+from accel.graph.read import AXES
 
 OPSET = 21  # the first that has all integer types of the quantisers, and axes, splits and bounds as inputs throughout
 LIMIT = 1 << 31  # our choice [elements]: of a tensor, so that no shape alone can exhaust the memory
@@ -125,19 +126,22 @@ def bind(
     sizes = {name: _sizes(name, graph, shape) for name, shape in (shapes or {}).items()}
     known: dict[str, int] = {}  # sizes by the names that the file gives them
     for name, shape in [*((name, array.values.shape) for name, array in given.items()), *sizes.items()]:
-        for axis, (size, extent) in enumerate(zip(shape, graph.inputs[name].shape, strict=True)):
+        extents = graph.inputs[name].shape
+        for axis, (size, extent) in enumerate(zip(shape, shape if extents == OPEN else extents, strict=True)):
             if extent != "?" and isinstance(extent, str) and known.setdefault(extent, size) != size:
                 raise NetworkError(f"axis {axis} of graph input {name!r} must be {extent} = {known[extent]}, not {size}")
     inputs, batch = {}, 1
     for name, port in graph.inputs.items():
         if name in given:
             continue
+        if port.shape == OPEN and name not in sizes:
+            raise NetworkError(f"shape of graph input {name!r} must be given as one of `shapes`, since the file leaves it out")
         extents = tuple(known.get(extent, extent) if isinstance(extent, str) else extent for extent in sizes.get(name, port.shape))
         if extents and not whole:
             extents, batch = _one(name, extents, batch)
         for axis, extent in enumerate(extents):
             if isinstance(extent, str) or extent < 1:
-                raise NetworkError(f"axis {axis} of graph input {name!r} must be a fixed size, not {extent!r}")
+                raise NetworkError(f"axis {axis} of graph input {name!r} must be a fixed size, in the file or in `shapes`, not {extent!r}")
         _check_size(name, extents)
         inputs[name] = Given(port.kind, extents)
     if batch > 1:
@@ -164,6 +168,8 @@ def _port(name: str, graph: Graph, what: str) -> Given:
 def _sizes(name: str, graph: Graph, shape: Sequence[int]) -> tuple[int, ...]:
     """Sizes that fit a graph input."""
     port = _port(name, graph, "shapes")
+    if not isinstance(shape, Sequence):
+        raise NetworkError(f"shape of graph input {name!r} must be a sequence of sizes, not {shape!r}")
     if not all(type(size) is int and size > 0 for size in shape) or not _fits(shape, port.shape):
         raise NetworkError(f"shape of graph input {name!r} must fit {_shown(port.shape)}, not be {_shown(shape)}")
     return tuple(shape)
@@ -171,6 +177,8 @@ def _sizes(name: str, graph: Graph, shape: Sequence[int]) -> tuple[int, ...]:
 
 def _fits(shape: Sequence[int], extents: Sequence[int | str]) -> bool:
     """Whether sizes are those that the file fixes."""
+    if extents == OPEN:
+        return len(shape) <= AXES
     return len(shape) == len(extents) and all(
         isinstance(extent, str) or extent == size for size, extent in zip(shape, extents, strict=True)
     )
@@ -183,8 +191,10 @@ def _bound(name: str, graph: Graph, value: ArrayLike) -> Array:
         values = np.asarray(value)
     except ValueError as error:
         raise NetworkError(f"constant {name!r} must be an array of numbers, not {type(value).__name__}") from error
-    if values.ndim != len(port.shape) or any(
-        extent not in (size, str(extent)) for size, extent in zip(values.shape, port.shape, strict=True)
+    fixed = port.shape != OPEN or values.ndim > AXES
+    if fixed and (
+        values.ndim != len(port.shape)
+        or any(extent not in (size, str(extent)) for size, extent in zip(values.shape, port.shape, strict=True))
     ):
         raise NetworkError(f"constant {name!r} must be of shape {_shown(port.shape)}, not {_shown(values.shape)}")
     dtype = onnx.helper.tensor_dtype_to_np_dtype(port.kind)

@@ -78,6 +78,10 @@ class Node:
         return f"node {self.name!r} ({self.kind})"
 
 
+OPEN = ("...",)
+"""Shape of a graph input whose number of axes the file leaves open."""
+
+
 @dataclass(frozen=True, slots=True)
 class Given:
     """A graph input.
@@ -87,7 +91,7 @@ class Given:
     kind : int
         ONNX element type.
     shape : tuple of int or str
-        A str is a size that the file leaves open, by its name.
+        A str is a size that the file leaves open, by its name; :data:`OPEN` until :func:`accel.graph.fold.bind`, where it has no shape.
     """
 
     kind: int

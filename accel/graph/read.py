@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
 
 from accel.errors import NetworkError
-from accel.graph.graph import Array, Given, Graph, Node
+from accel.graph.graph import OPEN, Array, Given, Graph, Node
 from accel.graph.wire import Damaged, Span, integers, structure
 
 OLDEST_OPSET = 11
@@ -334,6 +334,8 @@ class _Reader:
         if not isinstance(location, str) or "\0" in location:
             raise NetworkError(f"external data of {name!r} must be a file, not {location!r}")
         file = Path(os.path.realpath(inside / location))  # unlike resolve, it takes loops of links
+        if location and not file.is_relative_to(inside) and Path(os.path.normpath(inside / location)).is_relative_to(inside):
+            raise NetworkError(f"external data of {name!r} must lie in the model's folder, not where the link {location!r} leads: {file}")
         if not location or not file.is_relative_to(inside):
             raise NetworkError(f"external data of {name!r} must lie in the model's folder, not at {location!r}")
         found = status(file)
@@ -411,9 +413,10 @@ def _given(value: onnx.ValueInfoProto) -> Given:
     if not value.type.HasField("tensor_type") or tensor.elem_type not in TYPES:
         kind = label(tensor.elem_type) if value.type.HasField("tensor_type") else value.type.WhichOneof("value") or "left out"
         raise NetworkError(f"type of graph input {value.name!r} must be one of {', '.join(map(label, TYPES))}, not {kind}")
-    if not tensor.HasField("shape") or len(tensor.shape.dim) > AXES:
-        found = len(tensor.shape.dim) if tensor.HasField("shape") else "left out"
-        raise NetworkError(f"shape of graph input {value.name!r} must be at most {AXES} axes, not {found}")
+    if not tensor.HasField("shape"):
+        return Given(tensor.elem_type, OPEN)
+    if len(tensor.shape.dim) > AXES:
+        raise NetworkError(f"shape of graph input {value.name!r} must be at most {AXES} axes, not {len(tensor.shape.dim)}")
     extents: list[int | str] = []
     for axis, extent in enumerate(tensor.shape.dim):
         named = not extent.HasField("dim_value") or extent.dim_value == -1  # which some tools write for a size left open
