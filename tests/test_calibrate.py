@@ -403,6 +403,7 @@ def test_batch_normalisation_is_folded():
     [
         ({"method": "max"}, "method must be one of minmax, percentile, mse, entropy, not 'max'"),
         ({"bits": 7}, "bits must be one of 4, 8, 16, not 7"),
+        ({"bits": 8.0}, r"bits must be one of 4, 8, 16, not 8\.0"),
         ({"weights": "row"}, "weights must be 'channel' or 'tensor', not 'row'"),
         ({"percentile": 0}, r"percentile must be in \(0, 100\], not 0"),
     ],

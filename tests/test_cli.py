@@ -167,6 +167,11 @@ def test_npy_input(capsys, model, inputs, tmp_path):
             ["simulate", "MODEL", "--inputs", "gone.npz"],
             r"inputs must be a readable .npz or .npy file, not 'gone.npz' \(No such file or directory\)",
         ),
+        (
+            ["simulate", "MODEL", "--calibration", "gone.npz"],
+            r"calibration must be a readable .npz or .npy file, not 'gone.npz' \(No such file or directory\)",
+        ),
+        (["simulate", ""], "network must be an ONNX file or one of .*, not an empty name"),
         (["simulate", "MODEL", "--inputs", "MODEL"], "inputs must be a .npz or .npy file of numbers, not '.*' .*"),
         (["simulate", "MODEL", "--out", "MODEL"], r"output must be a folder that can be written, not '.*small.onnx' \(File exists\)"),
         (["run", "--out", "MODEL"], r"output must be a folder that can be written, not '.*small.onnx' \(File exists\)"),

@@ -133,13 +133,21 @@ def test_quantisers_with_bounds_and_rounding(kind, rounding, first, second, scal
         ({"y": 1}, "inputs must be 'x', not 'y'"),
         ({"x": np.zeros((2, 5), np.float32)}, r"input 'x' must be of shape \(samples, 4\), not \(2, 5\)"),
         ({"x": np.zeros((0, 4), np.float32)}, r"input 'x' must be of shape \(samples, 4\), not \(0, 4\)"),
-        ({"x": np.zeros((2, 4), np.int64)}, "input 'x' must be of type float32, not int64"),
+        ({"x": np.zeros((2, 4), bool)}, "input 'x' must be of type float32, not bool"),
+        ({"x": [[1, 2, 3, 4], [5]]}, "input 'x' must be an array, not lists of different lengths"),
         ({"x": np.array([["a"] * 4])}, "input 'x' must be of type float32, not <U1"),
     ],
 )
 def test_refused_inputs(inputs, message):
     with pytest.raises(RangeError, match=f"^{message}$"):
         evaluate.run(small(), inputs)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64])
+def test_reals_given_as_integers(dtype):
+    x = np.arange(8).reshape(2, 4)
+    whole, real = (evaluate.run(small(), {"x": x.astype(each)}) for each in (dtype, np.float32))
+    assert all(np.array_equal(whole[name], real[name]) for name in real)
 
 
 def test_inputs_of_different_lengths():

@@ -15,10 +15,11 @@ from onnxruntime import quantization
 
 import accel
 from accel.errors import ConfigError, NetworkError, RangeError
-from accel.graph.files import builtin, canonical, is_float, names, products
+from accel.graph import calibrate
+from accel.graph.files import METHODS, WIDTHS, builtin, canonical, is_float, names, products
 from accel.graph.fold import bind, fold
 from accel.graph.named import BUILDERS
-from accel.graph.network import Host
+from accel.graph.network import Host, Lookup
 from accel.graph.read import read
 from accel.graph.topology import load_topology, parse_topology
 from tests.qdq import Model
@@ -208,7 +209,9 @@ def test_which_networks_are_float(tmp_path, build, wanted):
 
 def test_open_sizes_are_given(tmp_path):
     path, samples = saved(convolution(size="height"), tmp_path), np.zeros((2, 3, 6, 6), F32)
-    with pytest.raises(NetworkError, match=r"net.onnx: axis 2 of graph input 'x' must be a fixed size, not 'height'$"):
+    with pytest.raises(
+        NetworkError, match=r"net.onnx: axis 2 of graph input 'x' must be a fixed size, in the file or in `shapes`, not 'height'$"
+    ):
         accel.load(path)
     network = accel.load(path, shapes={"x": (1, 3, 6, 6)}, calibration=samples)
     assert network.tensors[network.inputs[0].tensor].onnx_shape == (3, 6, 6)
@@ -322,3 +325,84 @@ def test_a_model_of_another_suffix_is_read(tmp_path):
     model = helper.make_model(convolution().proto.graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
     (tmp_path / "net.pb").write_bytes(model.SerializeToString())
     assert accel.load(tmp_path / "net.pb", calibration=np.ones((2, 3, 6, 6), F32)).name == "net"
+
+
+# What a caller gets wrong.
+
+
+def test_calibration_samples_are_checked_by_name(tmp_path):
+    path = saved(convolution(batch=1), tmp_path)
+    with pytest.raises(RangeError, match=r"^calibration 'x' must be of shape \(samples, 3, 6, 6\), not \(2, 3, 5, 5\)$"):
+        accel.load(path, calibration=np.zeros((2, 3, 5, 5), F32))
+    with pytest.raises(RangeError, match=r"^calibration 'x' must be of shape \(samples, 3, 6, 6\), not \(3, 5\)$"):
+        accel.load(path, calibration=np.zeros((3, 5), F32))
+    with pytest.raises(RangeError, match=r"^calibration must be 'x', not 'z'$"):
+        accel.load(path, calibration={"z": np.zeros((2, 3, 6, 6), F32)})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"bits": 8.0}, "bits must be one of 4, 8, 16, not 8.0"),
+        ({"bits": [8]}, "bits must be one of 4, 8, 16, not [8]"),
+        ({"method": "guess"}, "method must be one of minmax, percentile, mse, entropy, not 'guess'"),
+    ],
+)
+def test_settings_are_checked_of_any_network(settings, message):
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+        accel.load("digits-cnn", **settings)
+
+
+def test_settings_are_those_of_calibration():
+    assert (calibrate.METHODS, tuple(calibrate.SIGNED)) == (METHODS, WIDTHS)
+
+
+def test_settings_that_change_nothing_are_told(tmp_path):
+    with pytest.warns(
+        UserWarning, match=r"^method and bits and seed of digits-cnn change nothing: nothing of it is quantised or drawn here$"
+    ):
+        accel.load("digits-cnn", bits=4, method="mse", seed=1)
+    with pytest.warns(UserWarning, match=r"^bits of resnet9 change nothing: nothing"):
+        accel.load("resnet9", bits=4, seed=1)
+    with pytest.warns(UserWarning, match=r"^seed of net change nothing: neither weights nor samples of it are drawn$"):
+        accel.load(saved(convolution(), tmp_path), calibration=np.ones((1, 3, 6, 6), F32), seed=1)
+    (tmp_path / "t.csv").write_text("Layer,M,N,K\nfc,4,5,6\n")
+    with pytest.warns(UserWarning, match=r"^seed of t change nothing") as told:
+        accel.load(tmp_path / "t.csv", seed=1)
+    assert told[0].filename == __file__
+
+
+def test_no_name():
+    with pytest.raises(NetworkError, match=r"^network must be an ONNX file or one of .*, not an empty name$"):
+        accel.load("")
+
+
+def test_input_without_a_shape(tmp_path):
+    model = convolution().proto
+    model.graph.input[0].type.tensor_type.ClearField("shape")
+    path = tmp_path / "net.onnx"
+    onnx.save(model, path)
+    samples = np.ones((2, 3, 6, 6), F32)
+    with pytest.raises(
+        NetworkError, match=r"net.onnx: shape of graph input 'x' must be given as one of `shapes`, since the file leaves it out$"
+    ):
+        accel.load(path)
+    wrong: tuple[Any, ...] = (6, [1] * 33)
+    for shape in wrong:
+        with pytest.raises(NetworkError, match=r"net.onnx: shape of graph input 'x' must "):
+            accel.load(path, shapes={"x": shape})
+    network = accel.load(path, calibration=samples, shapes={"x": [1, 3, 6, 6]})
+    assert network.tensors[network.inputs[0].tensor].onnx_shape == (3, 6, 6)
+    assert fold(bind(read(path), {"x": samples})).inputs == {}
+
+
+def test_long_chains_of_functions(tmp_path):
+    model = Model()
+    x = model.input(1, 4)
+    for _ in range(3000):
+        x = model.node("Sigmoid", x)
+    model.output(x)
+    network = accel.load(saved(model, tmp_path), calibration=np.linspace(-1, 1, 8, dtype=F32).reshape(2, 4))
+    (operator,) = network.operators
+    assert isinstance(operator, Lookup)
+    assert np.unique(operator.table).size == 1  # the fixed point, near 0.659

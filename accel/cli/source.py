@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,6 +31,10 @@ def add_network(parser: argparse.ArgumentParser, *, option: bool = False) -> Non
     else:
         parser.add_argument("network", metavar="NETWORK", help=told)
         parser.add_argument("--seed", metavar="S", type=int, help="of the weights of a network by name (default: only shapes are known)")
+    parser.add_argument(
+        "--shapes", metavar="NAME=D,D,...", action="append", default=[],
+        help="size of a graph input, the batch included, where the file leaves it open; may be given often",
+    )  # fmt: skip
     group = parser.add_argument_group("float networks are quantised here")
     group.add_argument("--calibration", metavar="X", type=Path, help="samples that ranges are taken from, .npz or .npy (default: noise)")
     group.add_argument("--method", choices=METHODS, default="minmax", help="how ranges follow from samples (default: %(default)s)")
@@ -37,9 +42,24 @@ def add_network(parser: argparse.ArgumentParser, *, option: bool = False) -> Non
 
 
 def network(args: argparse.Namespace) -> Network:
-    """Load what the options of :func:`add_network` name; what the importer warns of is told in a line."""
-    from accel.graph import load
+    """Load what the options of :func:`add_network` name; what the importer warns of is told in a line.
 
+    Raises
+    ------
+    RangeError
+        If inputs are given for a network that is known by its shapes alone, or a shape is not one.
+    """
+    from accel.graph import load
+    from accel.graph.files import names
+    from accel.graph.named import BUILDERS
+
+    if getattr(args, "inputs", None):
+        if args.network in BUILDERS and args.seed is None:
+            raise RangeError(f"seed must be given with inputs, as {args.network} is known by its shapes alone without it")
+        if args.network.endswith(".csv"):
+            raise RangeError(f"inputs must be left out with the topology {args.network!r}, which is known by its shapes alone")
+    if args.network not in names() and not os.path.exists(args.network):
+        return load(args.network)  # says what is wrong, before samples are read
     with _telling():
         return load(args.network, **_options(args))
 
@@ -70,11 +90,24 @@ def _options(args: argparse.Namespace) -> dict[str, Any]:
     tell = Progress(f"calibrate {args.network}")
     return {
         "seed": args.seed,
-        "calibration": read_arrays(args.calibration) if args.calibration else None,
+        "shapes": dict(map(_shape, args.shapes)) or None,
+        "calibration": read_arrays(args.calibration, what="calibration") if args.calibration else None,
         "method": args.method,
         "bits": args.bits,
         "progress": lambda done, total: tell(done, total, "samples"),
     }
+
+
+def _shape(text: str) -> tuple[str, tuple[int, ...]]:
+    """Read NAME=D,D,...; the name may hold any character."""
+    name, _, sizes = text.rpartition("=")
+    try:
+        found = tuple(int(size) for size in sizes.split(","))
+    except ValueError:
+        found = ()
+    if not name or not found or min(found) < 1:
+        raise RangeError(f"shapes must be NAME=D,D,... of sizes of 1 or more, not {text!r}")
+    return name, found
 
 
 @contextmanager
@@ -87,7 +120,7 @@ def _telling() -> Iterator[None]:
         say(str(warning.message))
 
 
-def read_arrays(path: Path, name: str | None = None) -> Any:
+def read_arrays(path: Path, name: str | None = None, what: str = "inputs") -> Any:
     """Read arrays by name from an .npz file, or one from an .npy file.
 
     Parameters
@@ -95,6 +128,8 @@ def read_arrays(path: Path, name: str | None = None) -> Any:
     path : Path
     name : str, optional
         What the array of an .npy file is called; without it, it is returned bare.
+    what : str
+        What messages call the arrays.
 
     Returns
     -------
@@ -115,7 +150,7 @@ def read_arrays(path: Path, name: str | None = None) -> Any:
             return found if name is None else {name: found}
         return {key: found[key] for key in found.files}
     except OSError as error:
-        raise RangeError(f"inputs must be a readable .npz or .npy file, not {str(path)!r} ({error.strerror or error})") from None
+        raise RangeError(f"{what} must be a readable .npz or .npy file, not {str(path)!r} ({error.strerror or error})") from None
     except Exception as error:  # what numpy and zipfile raise for a damaged file has no common base
         reason = str(error).partition(". ")[0] or type(error).__name__  # numpy goes on to recommend unpickling
-        raise RangeError(f"inputs must be a .npz or .npy file of numbers, not {str(path)!r} ({reason})") from None
+        raise RangeError(f"{what} must be a .npz or .npy file of numbers, not {str(path)!r} ({reason})") from None

@@ -122,7 +122,7 @@ def calibrate(
     """
     if method not in METHODS:
         raise ConfigError(f"method must be one of {', '.join(METHODS)}, not {method!r}")
-    if bits not in SIGNED:
+    if type(bits) is not int or bits not in SIGNED:
         raise ConfigError(f"bits must be one of {', '.join(map(str, SIGNED))}, not {bits!r}")
     if weights not in ("channel", "tensor"):
         raise ConfigError(f"weights must be 'channel' or 'tensor', not {weights!r}")

@@ -148,8 +148,16 @@ def run(
     return {name: (np.concatenate if values[0].shape[:1] == (1,) else np.stack)(values) for name, values in kept.items()}
 
 
-def checked(graph: Graph, inputs: Mapping[str, ArrayLike]) -> dict[str, NDArray[Any]]:
+def checked(graph: Graph, inputs: Mapping[str, ArrayLike], what: str = "inputs") -> dict[str, NDArray[Any]]:
     """Check samples of every graph input and return them, shape (samples, ...), in the types the graph states.
+
+    Parameters
+    ----------
+    graph : Graph
+    inputs : mapping of str to array_like
+        Reals may be given as integers.
+    what : str
+        What messages call them.
 
     Raises
     ------
@@ -157,23 +165,27 @@ def checked(graph: Graph, inputs: Mapping[str, ArrayLike]) -> dict[str, NDArray[
         If an input is missing or unknown, has another shape or type, or there is no sample.
     """
     if set(inputs) != set(graph.inputs):
-        raise RangeError(f"inputs must be {', '.join(map(repr, graph.inputs)) or 'none'}, not {', '.join(map(repr, inputs)) or 'none'}")
+        raise RangeError(f"{what} must be {', '.join(map(repr, graph.inputs)) or 'none'}, not {', '.join(map(repr, inputs)) or 'none'}")
     if not inputs:
         raise RangeError(f"graph {graph.name!r} must have an input to be run on samples, not none")
     arrays = {}
     for name, given in graph.inputs.items():
         shape, dtype = _shape(given), onnx.helper.tensor_dtype_to_np_dtype(given.kind)
-        array = np.asarray(inputs[name])
-        rest = shape[1:] if shape[:1] == (1,) and array.ndim == len(shape) else shape
+        label = f"{what.removesuffix('s')} {name!r}"
+        try:
+            array = np.asarray(inputs[name])
+        except ValueError:
+            raise RangeError(f"{label} must be an array, not lists of different lengths") from None
+        rest = shape[1:] if shape[:1] == (1,) and array.shape[1:] != shape else shape
         if array.shape[1:] != rest or array.ndim != len(rest) + 1 or not len(array):
-            raise RangeError(f"input {name!r} must be of shape (samples, {', '.join(map(str, rest))}), not {array.shape}")
+            raise RangeError(f"{label} must be of shape (samples, {', '.join(map(str, rest))}), not {array.shape}")
         whole = dtype.kind in "iub" or given.kind in (TensorProto.INT4, TensorProto.UINT4)  # whose type is no integer of numpy's
-        if array.dtype != dtype and ((array.dtype.kind == "f") == whole or array.dtype.kind not in "fiub"):
-            raise RangeError(f"input {name!r} must be of type {dtype}, not {array.dtype}")
-        arrays[name] = array.astype(dtype)
+        if array.dtype != dtype and array.dtype.kind not in ("iub" if whole else "fiu"):
+            raise RangeError(f"{label} must be of type {dtype}, not {array.dtype}")
+        arrays[name] = array.astype(dtype, copy=False)
     lengths = {name: len(array) for name, array in arrays.items()}
     if len(set(lengths.values())) != 1:
-        raise RangeError(f"inputs must have as many samples each, not {lengths}")
+        raise RangeError(f"{what} must have as many samples each, not {lengths}")
     return arrays
 
 

@@ -33,6 +33,8 @@ SUFFIX = ".onnx"
 TOPOLOGY = ".csv"
 SAMPLES = 4  # our choice: of standard normal numbers, where no calibration samples are given
 SEED = 1  # our choice: of those samples
+METHODS = ("minmax", "percentile", "mse", "entropy")  # of accel.graph.calibrate, which is loaded when it is run
+WIDTHS = (4, 8, 16)  # of accel.graph.calibrate [bits]
 EFFORT = 1 << 37  # our choice [multiplications]: of all of them, some seconds
 HELD = 1 << 28  # our choice [elements]: of all tensors of one of them
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
@@ -84,7 +86,8 @@ def load(
     bits : int
         4, 8 or 16, of weights and activations that are quantised here.
     seed : int, optional
-        Of the weights of a network by name; without it only their shapes are known. Of the standard normal samples, too.
+        Of the weights of a network by name; without it only their shapes are known. Of the standard normal samples, too. Where nothing
+        follows from `method`, `bits` or `seed`, there is a warning.
     whole : bool
         Axis 0 is not that of the samples: take shapes as they are, and one run as one sample.
     shapes : mapping of str to sequence of int, optional
@@ -108,7 +111,9 @@ def load(
     if isinstance(source, str | os.PathLike) and not isinstance(os.fspath(source), bytes) and example is None:
         file = Path(source)
         if file.suffix == TOPOLOGY and os.fspath(source) not in names():
-            return products(load_topology(file))
+            topology = load_topology(file)
+            options.unused(topology.name, depth=2)
+            return products(topology)
     return prepare(source, example, options).network()
 
 
@@ -126,7 +131,7 @@ class Options:
     Raises
     ------
     ConfigError
-        If `seed` breaks its rule.
+        If `seed`, `method` or `bits` break their rule.
     """
 
     constants: Mapping[str, ArrayLike] | None = None
@@ -142,6 +147,28 @@ class Options:
     def __post_init__(self) -> None:
         if self.seed is not None and (type(self.seed) is not int or not 0 <= self.seed < 1 << 32):
             raise ConfigError(f"seed must be an int of 0 to {(1 << 32) - 1}, not {self.seed!r}")
+        if self.method not in METHODS:
+            raise ConfigError(f"method must be one of {', '.join(METHODS)}, not {self.method!r}")
+        if type(self.bits) is not int or self.bits not in WIDTHS:
+            raise ConfigError(f"bits must be one of {', '.join(map(str, WIDTHS))}, not {self.bits!r}")
+
+    def unused(self, network: str, *, calibrated: bool = False, drawn: bool = False, depth: int) -> None:
+        """Warn of settings that nothing follows from, as nothing is quantised with them, or no number drawn.
+
+        Parameters
+        ----------
+        network : str
+            Its name.
+        calibrated, drawn : bool
+            Whether something is quantised here, and drawn at random.
+        depth : int
+            Calls between here and who is told.
+        """
+        told = [] if calibrated else [name for name, usual in (("method", "minmax"), ("bits", 8)) if getattr(self, name) != usual]
+        told += ["seed"] if self.seed is not None and not drawn else []
+        if told:
+            why = "nothing of it is quantised or drawn here" if not calibrated else "neither weights nor samples of it are drawn"
+            warnings.warn(f"{' and '.join(told)} of {network} change nothing: {why}", UserWarning, stacklevel=depth + 1)
 
 
 class Prepared(NamedTuple):
@@ -197,8 +224,10 @@ def prepare(source: Any, example: Any = None, options: Options | None = None) ->
     if example is not None:
         raise NetworkError("example must come with a torch module, not with a file or name")
     name = os.fspath(source)
+    if not name:
+        raise NetworkError(f"network must be an ONNX file or one of {', '.join(names())}, not an empty name")
     if name in BUILDERS:
-        return Prepared(*_quantised(BUILDERS[name](told.seed), told))
+        return Prepared(*_quantised(BUILDERS[name](told.seed), told, drawn=True))
     file = builtin().get(name, Path(name))
     with naming(file):
         if status(file) is None:
@@ -213,16 +242,22 @@ def _short(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:60]}..."
 
 
-def _quantised(graph: Graph, options: Options) -> tuple[Graph, Graph | None]:
-    """Bring a graph to its canonical form, and quantise it if it is float; the float graph comes second."""
+def _quantised(graph: Graph, options: Options, *, drawn: bool = False) -> tuple[Graph, Graph | None]:
+    """Bring a graph to its canonical form, and quantise it if it is float; the float graph comes second. `drawn`: its weights are."""
     graph = canonical(bind(graph, options.constants, options.whole, options.shapes))
     if options.calibration is None and not is_float(graph):
+        options.unused(graph.name, drawn=drawn, depth=4)
         return graph, None
     from accel.graph.calibrate import calibrate
+    from accel.graph.evaluate import checked
 
     given = (options.calibration, options.fallback)
     samples = next((each for each in given if each is not None), None)
-    samples = _samples(graph, options.seed) if samples is None else samples
+    options.unused(graph.name, calibrated=True, drawn=drawn or samples is None, depth=4)
+    if samples is None:
+        samples = _samples(graph, options.seed)
+    elif samples is options.calibration:
+        samples = checked(graph, samples if isinstance(samples, Mapping) else dict.fromkeys(graph.inputs, samples), "calibration")
     quantised = fold(calibrate(graph, samples, options.method, options.bits, progress=options.progress))
     return quantised, graph if is_float(graph) else None
 
