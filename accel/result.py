@@ -34,7 +34,7 @@ from accel.timing.special import PASSES
 SCHEMA_VERSION = 2
 EXCLUDES: tuple[str, ...] = ()
 TOOLS = ("accel", "numpy", "numba")
-CAUSES = ("busy", "fill", "drain", "partial tile", "operand port", "wait load", "wait store", "vector")
+CAUSES = ("busy", "fill", "drain", "partial tile", "operand port", "wait load", "wait store", "vector", "special")
 UNITS = {
     "m": "output positions of a batch",
     "k": "dense products, or beats, per output",
@@ -330,6 +330,7 @@ def cost(config: AcceleratorConfig, layer: Layer, plan: LayerPlan, overflowed: i
         Outputs whose accumulator overflowed.
     """
     products = [job for job in layer.jobs if isinstance(job, Product)]
+    unit = _unit(layer, plan)
     time, elements, moved = plan.time, config.rows * config.cols, plan.traffic
     causes = dict.fromkeys(CAUSES, 0) | {"wait load": elements * time.wait_load, "wait store": elements * time.wait_store}
     chip = [search.accesses(config, *each) for each in zip(plan.works, plan.tilings, strict=True)]
@@ -340,12 +341,12 @@ def cost(config: AcceleratorConfig, layer: Layer, plan: LayerPlan, overflowed: i
         m=0,
         k=0,
         n=0,
-        unit=_unit(layer, plan),
+        unit=unit,
         kept=plan.kept,
         cycles=time.total,
         compute_cycles=time.compute,
         bound_cycles=max(time.compute, _at_least(config, plan)),
-        causes=causes | {"vector": elements * time.compute},
+        causes=causes | {"special" if unit == "special" else "vector": elements * time.compute},
         runner_up=plan.runner_up.total if plan.runner_up else None,
         dram_read_activations=sum(moved.reads),
         dram_read_weights=moved.weights,

@@ -174,6 +174,18 @@ def test_npy_input(capsys, model, inputs, tmp_path):
         (["simulate", ""], "network must be an ONNX file or one of .*, not an empty name"),
         (["simulate", "MODEL", "--inputs", "MODEL"], "inputs must be a .npz or .npy file of numbers, not '.*' .*"),
         (["simulate", "MODEL", "--out", "MODEL"], r"output must be a folder that can be written, not '.*small.onnx' \(File exists\)"),
+        (["simulate", "MODEL", "--plot", "d.txt"], "plot must be a file whose name ends in .png, not 'd.txt'"),
+        (["simulate", "MODEL", "--shapes", "x=1,a"], "shapes must be NAME=D,D,... of sizes of 1 or more, not 'x=1,a'"),
+        (["simulate", "MODEL", "--shapes", "1,8"], "shapes must be NAME=D,D,... of sizes of 1 or more, not '1,8'"),
+        (
+            ["simulate", "resnet18", "--inputs", "x.npy"],
+            "seed must be given with inputs, as resnet18 is known by its shapes alone without it",
+        ),
+        (
+            ["simulate", "layers.csv", "--inputs", "x.npy"],
+            "inputs must be left out with the topology 'layers.csv', which is known by its shapes alone",
+        ),
+        (["simulate", "resnet", "--calibration", "x.npy"], "resnet: network must be an ONNX file or one of .*, not a missing file"),
         (["run", "--out", "MODEL"], r"output must be a folder that can be written, not '.*small.onnx' \(File exists\)"),
         (["verilog", "lfsr", "-o", "MODEL/x.v"], r"output must be a folder that can be written, not '.*small.onnx' \(File exists\)"),
         (["cosim", "--waves", "--out", "MODEL"], r"output must be a folder that can be written, not '.*small.onnx' \(File exists\)"),
@@ -258,7 +270,52 @@ def test_a_pipe_is_no_file(capsys, model, tmp_path, option):
     os.mkfifo(path)
     code, out, err = run(capsys, "simulate", model, f"--{option}", path)
     assert (code, out) == (2, "")
-    assert re.fullmatch(r"accel: error: (config|inputs|schedule) must be .* file, not '.*pipe'( \(a device or a pipe\))?\n", err)
+    assert re.fullmatch(r"accel: error: (config|inputs|calibration|schedule) must be .* file, not '.*pipe'( \(a device or a pipe\))?\n", err)
+
+
+def test_what_a_file_says_reaches_no_terminal_raw(capsys, model, tmp_path):
+    """Names of any length with line feeds and escapes: visible and short in the table, one line as an error, whole as JSON."""
+    proto, name = onnx.load(model), "a\n\x1b[31m" + "b" * 500
+    next(node for node in proto.graph.node if node.op_type == "Conv").name = name
+    path = tmp_path / "named.onnx"
+    onnx.save(proto, path)
+    code, out, _ = run(capsys, "simulate", path)
+    assert code == 0
+    assert "\x1b" not in out
+    assert re.search(rf"^\.\.\.{'b' * 37}  Conv ", out, re.MULTILINE)
+    assert name in [layer["name"] for layer in json.loads(run(capsys, "simulate", path, "--json")[1])["layers"]]
+    code, out, err = run(capsys, "simulate", "a\n\x1b[31m.csv")
+    assert (code, out) == (2, "")
+    assert r"a\n\x1b[31m.csv" in err.replace(r"\\", "\\")
+    assert len(err.splitlines()) == 1
+
+
+def test_shapes_of_open_axes(capsys, tmp_path):
+    build = Model()
+    x = build.fake(build.input("batch", "channels", 4), 0.05, 128)
+    build.output(build.fake(build.node("Relu", x), 0.1))
+    path = tmp_path / "open.onnx"
+    onnx.save(build.proto, path)
+    assert run(capsys, "simulate", path)[0] == 2
+    code, out, _ = run(capsys, "simulate", path, "--shapes", "x=1,6,4", "--json")
+    assert code == 0
+    assert [each["shape"] for each in json.loads(out)["outputs"].values()] == [["batch", 6, 4]]
+
+
+def test_operators_on_the_host_are_named(capsys, tmp_path):
+    """And what has no hardware is no cause of its own kind."""
+    build = Model()
+    x = build.fake(build.input("batch", 16), 0.05, 128)
+    soft = build.fake(build.node("Softmax", x), 1 / 256)
+    build.output(build.node("Erf", soft))
+    path = tmp_path / "host.onnx"
+    onnx.save(build.proto, path)
+    _, out, _ = run(capsys, "simulate", path)
+    assert re.search(r"^units: array and vector have RTL; special .*; memory .*; host is float, without cycles$", out, re.MULTILINE)
+    assert re.search(r"^host \(float, no cycles\): \S+$", out, re.MULTILINE)
+    assert " cycles without host, " in out
+    layers = {x["unit"]: x for x in json.loads(run(capsys, "simulate", path, "--json")[1])["layers"]}
+    assert layers["special"]["special slots"] > 0 == layers["special"]["vector slots"]
 
 
 def test_a_search_tells_how_far_it_is(capsys, monkeypatch, model):
@@ -290,6 +347,9 @@ def test_list(capsys):
     assert {"blocks", "presets", "operators"} <= set(out.splitlines())
     code, out, _ = run(capsys, "list", "operators", "--json")
     assert {"operator": "Conv"} in json.loads(out)["operators"]
+    named = [row["network"] for row in json.loads(run(capsys, "list", "networks", "--json")[1])["networks"]]
+    assert len(named) == len(set(named))
+    assert json.loads(run(capsys, "list", "topologies", "--json")[1])["topologies"][0]["topology"] == "resnet18"
     code, out, _ = run(capsys, "list", "presets", "--json")
     assert [row["preset"] for row in json.loads(out)["presets"]] == ["edge-int8", "sat-vcu1525", "tiny"]
     for kind, column, config in (("functions", "function", FunctionConfig), ("rbf", "rbf network", RbfConfig)):
@@ -455,6 +515,7 @@ def test_written_files_are_as_readable_as_others(tmp_path):
 def test_table():
     shown = terminal.table(["name", "count", "part"], [["a", 1234567, 0.25], ["bb", None, 12.0]])
     assert shown.splitlines() == ["name      count  part", "----  ---------  ----", "a     1,234,567   0.2", "bb            -  12.0"]
+    assert terminal.table(["name", "of"], [["a\nb" * 30, "\x1b[1m"]]).splitlines()[-1] == "..." + (r"a\nb" * 30)[-37:] + r"  \x1b[1m"
     assert terminal.table(["name"], []) == "name\n----"
 
 

@@ -14,6 +14,7 @@ from enum import IntEnum
 
 import accel
 from accel.cli import cosim, listing, prove, rbf, run, simulate, synth, verify, verilog
+from accel.cli.terminal import visible
 from accel.errors import AccelError, MismatchError, ToolError
 
 
@@ -55,7 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         args.command(args)
         sys.stdout.flush()
     except AccelError as error:
-        print(f"accel: error: {error}", file=sys.stderr)
+        told = str(error) if isinstance(error, MismatchError | ToolError) else visible(str(error))  # tools have more than one line
+        print(f"accel: error: {told}", file=sys.stderr)
         return {MismatchError: Exit.MISMATCH, ToolError: Exit.TOOL}.get(type(error), Exit.USER)
     except KeyboardInterrupt:
         warnings.simplefilter("ignore")  # what Amaranth says of hardware that is left half made

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from accel.result import Result
 
 # Okabe and Ito's palette, told apart with any colour vision; one colour per cause of accel.result.CAUSES.
-COLOURS = ("#009E73", "#56B4E9", "#0072B2", "#E69F00", "#D55E00", "#F0E442", "#CC79A7", "#999999")
+COLOURS = ("#009E73", "#56B4E9", "#0072B2", "#E69F00", "#D55E00", "#F0E442", "#CC79A7", "#999999", "#000000")
 APART = (0.9, 0.12)  # [decades] names of the roofline keep so much distance, across or up
 
 
@@ -43,7 +43,7 @@ def cycles_by_cause(dense: Result, sparse: Result) -> bytes:
             left += width
         for place, layer in zip(places + offset, layers, strict=True):
             run = (
-                "vector unit"
+                f"{layer.unit} unit"
                 if layer.pattern is None
                 else "dense"
                 if layer.macs_executed == layer.macs_dense

@@ -26,7 +26,7 @@ def add(commands: Any) -> None:
 
 
 def show(args: argparse.Namespace) -> None:
-    """List blocks, configurations of each kind, networks and ONNX operators that other commands take."""
+    """List blocks, configurations of each kind, networks, topologies and ONNX operators that other commands take."""
     found = {kind: rows() for kind, rows in KINDS.items() if args.kind in (None, kind)}
     if args.json:
         print(json.dumps(found, indent=1))
@@ -93,11 +93,15 @@ def _rbf() -> list[dict[str, object]]:
 def _networks() -> list[dict[str, object]]:
     from accel.graph.files import builtin
     from accel.graph.named import BUILDERS
-    from accel.graph.topology import topologies
 
     held = dict.fromkeys(builtin(), "trained weights") | dict.fromkeys(BUILDERS, "shapes; weights with --seed")
-    rows: list[dict[str, object]] = [{"network": name, "holds": what} for name, what in held.items()]
-    return rows + [{"network": name, "holds": "topology of SCALE-Sim, for --compat scalesim"} for name in topologies()]
+    return [{"network": name, "holds": what} for name, what in held.items()]
+
+
+def _topologies() -> list[dict[str, object]]:
+    from accel.graph.topology import topologies
+
+    return [{"topology": name, "holds": "layers of SCALE-Sim, for --compat scalesim"} for name in topologies()]
 
 
 def _operators() -> list[dict[str, object]]:
@@ -112,5 +116,6 @@ KINDS: dict[str, Callable[[], list[dict[str, object]]]] = {
     "functions": _functions,
     "rbf": _rbf,
     "networks": _networks,
+    "topologies": _topologies,
     "operators": _operators,
 }

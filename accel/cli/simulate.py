@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from accel.cli import scalesim, source
-from accel.cli.terminal import Progress, add_config, command, configuration, make_folder, remove, say, table, write
+from accel.cli.terminal import NAME, Progress, add_config, command, configuration, make_folder, remove, say, table, visible, write
 from accel.config import AcceleratorConfig
 from accel.errors import RangeError
 
@@ -31,6 +31,8 @@ accel simulate resnet18 --compat scalesim --cfg scale.cfg --out results
 """
 
 
+UNITS = "units: array and vector have RTL; special is modelled in fixed point; memory only moves; host is float, without cycles"
+SHOWN = 12  # our choice: names in one line
 SEARCHES = ("best", "exhaustive", "fixed")  # of accel.schedule.search, which is loaded when it is run
 PATIENCE = 5.0  # [s] a run that may take longer says so before it starts
 SPEED = 4e9  # [MAC/s] measured on two cores, ResNet-18: the order of magnitude
@@ -86,12 +88,14 @@ def simulate(args: argparse.Namespace) -> None:
         return
     if args.cfg:
         raise RangeError(f"cfg must come with --compat scalesim, not alone ({str(args.cfg)!r})")
-    from accel.engine import simulate as run
-
+    if args.plot and args.plot.suffix != ".png":
+        raise RangeError(f"plot must be a file whose name ends in .png, not {str(args.plot)!r}")
     config, network = configuration(args, AcceleratorConfig), source.network(args)
     inputs = source.read_arrays(args.inputs, network.inputs[0].name) if args.inputs else None
     if args.out:
         make_folder(args.out)
+    from accel.engine import simulate as run
+
     tell = Progress(f"simulate {network.name}")
     how = {"batch": args.batch, "pattern": args.pattern, "schedule": args.schedule, "search": args.search}
     if inputs is not None and (told := estimate(network, run(network, config, **how, progress=tell), inputs)):
@@ -131,7 +135,8 @@ def estimate(network: Network, shapes: Result, inputs: Mapping[str, NDArray[Any]
     elements = sum(tensor.size for tensor in network.tensors.values())
     size = 8 * (min(samples, max(1, CHUNK // max(largest, 1))) * elements + 4 * max(CHUNK, largest))
     size += sum(array.nbytes for array in inputs.values())
-    return f"{samples:,} samples of {macs / shapes.batch:,.0f} MACs: about {seconds:,.0f} s and {size / 2**20:,.0f} MiB"
+    what = f"{samples:,} {'sample' if samples == 1 else 'samples'}"
+    return f"{what} of {macs / shapes.batch:,.0f} MACs: about {seconds:,.0f} s and {size / 2**20:,.0f} MiB"
 
 
 def save(result: Result, folder: Path) -> None:
@@ -154,12 +159,12 @@ def summary(result: Result) -> str:
 
     whole = str(dense(result.config))
     headings = [
-        "layer", "operator", "unit", "m", "k", "n", "flow", "N:M", "tile m x n x k", "MACs done", "cycles", "computing", "at least",
-        "other flow", "busy %", "DRAM KiB", "MAC/B", "bound by", "overflows",
+        "layer", "operator", "unit", "m", "k", "n", "groups", "flow", "N:M", "tile m x n x k", "MACs done", "cycles", "computing",
+        "at least", "other flow", "busy %", "DRAM KiB", "MAC/B", "roof", "overflows",
     ]  # fmt: skip
     rows = [
         [
-            x.name, x.operator, x.unit, x.m, x.k, x.n, x.dataflow or "", "dense" if x.pattern == whole else x.pattern or "",
+            x.name, x.operator, x.unit, x.m, x.k, x.n, x.groups, x.dataflow or "", "dense" if x.pattern == whole else x.pattern or "",
             f"{x.tile_m} x {x.tile_n} x {x.tile_k}" if x.dataflow else "", x.macs_executed, x.cycles, x.compute_cycles, x.bound_cycles,
             x.runner_up, 100 * x.utilisation, x.dram / 1024, x.roof and x.roof.intensity, x.roof.bound_by if x.roof else "", x.overflowed,
         ]
@@ -171,25 +176,34 @@ def summary(result: Result) -> str:
         sum(getattr(x, name) for x in result.layers) / 1024 for name in ("dram_read_activations", "dram_read_weights", "dram_written")
     )
     units = Counter(x.unit for x in result.layers)
+    hosts = [x.name for x in result.layers if x.unit == "host"]
     stored, indices = (sum(getattr(x, name) for x in result.layers) / 8192 for name in ("weight_bits", "index_bits"))
     time = f"{result.seconds * 1e6:,.1f} us at {result.config.clock_mhz:g} MHz"
+    where = f"{visible(result.network)} on {result.config.name}, batch {result.batch}"
+    cycles = f"{result.cycles:,} cycles{' without host' if hosts else ''}"
     lines = [
         table(headings, rows),
         "",
-        f"{result.network} on {result.config.name}, batch {result.batch}: {result.cycles:,} cycles, {time}, {result.utilisation:.1%} busy",
+        UNITS,
+        *([f"host (float, no cycles): {_several(hosts)}"] if hosts else []),
+        f"{where}: {cycles}, {time}, {result.utilisation:.1%} busy",
         f"of these cycles {result.compute_cycles:,} are computing, {loads:,} wait for loads and {stores:,} for stores",
         f"DRAM: {read:,.1f} KiB of activations and {weights:,.1f} KiB of weights read, {written:,.1f} KiB written",
-        f"{sum(each.kept for each in result.traffic.values())} of {len(result.traffic)} tensors stay on chip",
+        f"tensors that stay on chip: {sum(each.kept for each in result.traffic.values())} of {len(result.traffic)}",
         f"layers by unit: {', '.join(f'{unit} {count}' for unit, count in units.items())}",
         f"weights: {stored:,.1f} KiB of values, {indices:,.1f} KiB of N:M indices",
     ]
-    if units["host"]:
-        lines.append(f"{units['host']} operators run on the host: their bytes are counted, their time is not")
-    removed = [f"{x.name} {x.energy_removed:.2%}" for x in result.layers if x.energy_removed]
+    removed = [f"{visible(x.name, NAME)} {x.energy_removed:.2%}" for x in result.layers if x.energy_removed]
     if removed:
         lines.append(f"energy removed by pruning: {', '.join(removed)}")
     for name, values in result.outputs.items():
         tensor = result.formats[name]
         form = f"{'unsigned' if tensor.unsigned else 'signed'} {tensor.bits} bit, scale {tensor.scale:g}"
-        lines.append(f"output {name}: {values.shape}, {form}, zero point {tensor.zero_point + tensor.offset}")
+        lines.append(f"output {visible(name, NAME)}: {values.shape}, {form}, zero point {tensor.zero_point + tensor.offset}")
     return "\n".join(lines)
+
+
+def _several(names: list[str]) -> str:
+    """Join names, the first few of many."""
+    told = ", ".join(visible(name, NAME) for name in names[:SHOWN])
+    return told if len(names) <= SHOWN else f"{told} and {len(names) - SHOWN} more"

@@ -17,6 +17,7 @@ from accel.errors import RangeError
 from accel.files import is_device as is_device
 from accel.files import write as write
 
+NAME, WIDE = 40, 100  # our choice [characters]: of a cell of a table's first column, which holds names, and of any other
 QUIET = 2.0  # our choice: seconds between lines of progress where nobody watches a terminal
 
 
@@ -78,8 +79,8 @@ def described(args: argparse.Namespace, names: Sequence[str]) -> list[tuple[Any,
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Align rows under headings: text to the left, numbers to the right with thousands marked."""
-    cells = [[_cell(value) for value in row] for row in rows]
+    """Align rows under headings: text to the left, numbers to the right with thousands marked; long text loses its beginning."""
+    cells = [[visible(_cell(value), WIDE if i else NAME) for i, value in enumerate(row)] for row in rows]
     widths = [max(map(len, column)) for column in zip(headings, *cells, strict=True)]
     right = [all(isinstance(row[i], int | float) or row[i] is None for row in rows) for i in range(len(headings))]
 
@@ -89,17 +90,26 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     return "\n".join([line(headings), line(["-" * w for w in widths]), *map(line, cells)])
 
 
+def visible(text: str, longest: int | None = None) -> str:
+    """Write what does not print, such as a line feed or an escape, as Python would in a string; keep the end of what is too long.
+
+    Names come out of files, and a file may hold anything.
+    """
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return shown if longest is None or len(shown) <= longest else f"...{shown[3 - longest :]}"
+
+
 class Progress:
     """Say on standard error how far long work has come: in place on a terminal, else a line every QUIET seconds."""
 
     def __init__(self, what: str) -> None:
-        self._what = what
+        self._what = visible(what)
         self._watched = sys.stderr.isatty()
         self._last = time.monotonic()
 
     def __call__(self, done: int, total: int, label: str) -> None:
         """Report that `done` of `total` parts are done and `label` is next."""
-        now = time.monotonic()
+        now, label = time.monotonic(), visible(label, NAME)
         if self._watched:
             print(f"\r\x1b[K{self._what}: {done}/{total} {label}", end="" if done < total else "\n", file=sys.stderr, flush=True)
         elif now - self._last >= QUIET:
@@ -109,7 +119,7 @@ class Progress:
 
 def say(text: str) -> None:
     """Tell a person what happens, on standard error."""
-    print(f"accel: {text}", file=sys.stderr, flush=True)
+    print(f"accel: {visible(text)}", file=sys.stderr, flush=True)
 
 
 def remove(path: Path) -> None:

@@ -43,6 +43,10 @@ NOTHING = Traffic((), 0, 0)
 STATES = 1 << 12  # our choice: sets of kept tensors that an exhaustive search follows at a time
 
 
+def _silent(done: int, total: int, label: str) -> None:
+    """Tell nobody."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
     """How a network runs.
@@ -228,7 +232,7 @@ def plan(
         raise RangeError(f"search must be one of {', '.join(cuts.SEARCHES)}, not {search!r}")
     works = [_works(config, layer, batch) for layer in layers]
     lives = _Lives.of(network, layers, config, batch)
-    planner = _Planner(config, layers, works, lives, batch, search, progress or (lambda done, total, label: None))
+    planner = _Planner(config, layers, works, lives, batch, search, progress or _silent)
     if schedule is not None:
         kept = _replayed(network, layers, works, lives, schedule)
         plans = [planner.layer(i, kept, schedule.layers[layer.operator.name]) for i, layer in enumerate(layers)]
@@ -301,7 +305,7 @@ class _Planner:
     lives: _Lives
     batch: int
     search: str
-    tell: Callable[[int, int, str], None]
+    tell: Callable[[int, int, str], None] = _silent
 
     def told(self) -> Iterator[tuple[int, Layer]]:
         """Go through the layers, and tell of each."""
