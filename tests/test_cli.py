@@ -176,6 +176,10 @@ def test_npy_input(capsys, model, inputs, tmp_path):
         (["simulate", "MODEL", "--out", "MODEL"], r"output must be a folder that can be written, not '.*small.onnx' \(File exists\)"),
         (["simulate", "MODEL", "--plot", "d.txt"], "plot must be a file whose name ends in .png, not 'd.txt'"),
         (["simulate", "MODEL", "--shapes", "x=1,a"], "shapes must be NAME=D,D,... of sizes of 1 or more, not 'x=1,a'"),
+        (
+            ["simulate", "resnet18", "--compat", "scalesim", "--plot", "d.png"],
+            "plot must be left out with --compat scalesim, not 'd.png'",
+        ),
         (["simulate", "MODEL", "--shapes", "1,8"], "shapes must be NAME=D,D,... of sizes of 1 or more, not '1,8'"),
         (
             ["simulate", "resnet18", "--inputs", "x.npy"],
@@ -270,19 +274,21 @@ def test_a_pipe_is_no_file(capsys, model, tmp_path, option):
     os.mkfifo(path)
     code, out, err = run(capsys, "simulate", model, f"--{option}", path)
     assert (code, out) == (2, "")
-    assert re.fullmatch(r"accel: error: (config|inputs|calibration|schedule) must be .* file, not '.*pipe'( \(a device or a pipe\))?\n", err)
+    assert re.fullmatch(
+        r"accel: error: (config|inputs|calibration|schedule) must be .* file, not '.*pipe'( \(a device or a pipe\))?\n", err
+    )
 
 
 def test_what_a_file_says_reaches_no_terminal_raw(capsys, model, tmp_path):
     """Names of any length with line feeds and escapes: visible and short in the table, one line as an error, whole as JSON."""
-    proto, name = onnx.load(model), "a\n\x1b[31m" + "b" * 500
+    proto, name = onnx.load(model), "a\n\x1b[31m" + "b" * 500 + "$^$"
     next(node for node in proto.graph.node if node.op_type == "Conv").name = name
     path = tmp_path / "named.onnx"
     onnx.save(proto, path)
-    code, out, _ = run(capsys, "simulate", path)
+    code, out, _ = run(capsys, "simulate", path, "--plot", tmp_path / "named.png")
     assert code == 0
     assert "\x1b" not in out
-    assert re.search(rf"^\.\.\.{'b' * 37}  Conv ", out, re.MULTILINE)
+    assert re.search(rf"^\.\.\.{'b' * 34}\$\^\$  Conv ", out, re.MULTILINE)
     assert name in [layer["name"] for layer in json.loads(run(capsys, "simulate", path, "--json")[1])["layers"]]
     code, out, err = run(capsys, "simulate", "a\n\x1b[31m.csv")
     assert (code, out) == (2, "")

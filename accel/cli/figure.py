@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from accel.cli.terminal import NAME, visible
+
 if TYPE_CHECKING:
     from accel.result import Result
 
@@ -91,11 +93,11 @@ def schedule(result: Result) -> bytes:
     for place, layer in zip(places, layers, strict=True):
         told = f"{layer.cycles:,} ({layer.dataflow})" if layer.dataflow else f"{layer.cycles:,}"
         bars.annotate(told, (layer.cycles, place), (3, 0), textcoords="offset points", va="center", fontsize=6)
-    bars.set_yticks(places, [layer.name if len(layer.name) <= 40 else f"...{layer.name[-37:]}" for layer in layers], fontsize=7)
+    bars.set_yticks(places, [_plain(layer.name, NAME) for layer in layers], fontsize=7)
     bars.set_ylim(len(layers) - 0.4, -0.6)
     bars.set_xlim(0, 1.14 * max((layer.cycles for layer in layers), default=1))
     bars.set_xlabel(f"cycles of a batch of {result.batch}")
-    bars.set_title(f"{result.network} on {result.config.name}: {result.cycles:,} cycles", loc="left", fontsize=10)
+    bars.set_title(f"{_plain(result.network, NAME)} on {result.config.name}: {result.cycles:,} cycles", loc="left", fontsize=10)
     figure.legend(title="slots of processing elements", fontsize=8, title_fontsize=8, loc="outside lower left", ncols=4, frameon=False)
 
     placed = [(layer, layer.roof) for layer in layers if layer.roof and layer.roof.intensity]
@@ -118,7 +120,7 @@ def schedule(result: Result) -> bytes:
         at = (np.log10(x), np.log10(y))
         if all(abs(at[0] - across) > APART[0] or abs(at[1] - up) > APART[1] for across, up in named):
             named.append(at)
-            roof.annotate(layer.name[-24:], (x, y), (4, -9), textcoords="offset points", fontsize=6)
+            roof.annotate(_plain(layer.name, 24), (x, y), (4, -9), textcoords="offset points", fontsize=6)
     roof.set_xscale("log")
     roof.set_yscale("log")
     roof.set_xlabel("operational intensity [MAC/byte of DRAM]")
@@ -128,3 +130,8 @@ def schedule(result: Result) -> bytes:
     image = io.BytesIO()
     figure.savefig(image, format="png", metadata={"Software": None})
     return image.getvalue()
+
+
+def _plain(name: str, longest: int) -> str:
+    """Shorten a name, and keep matplotlib from reading a formula in it."""
+    return visible(name, longest).replace("$", r"\$")

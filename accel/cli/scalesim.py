@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from accel.graph.topology import Architecture
 
 REPORT = "COMPUTE_REPORT.csv"
-WITHOUT = {"inputs": None, "batch": 1, "json": False}  # options that mean nothing here, and what they are when nobody gave them
+# Options that mean nothing here, and what they are when nobody gave them.
+WITHOUT: dict[str, object] = {
+    "inputs": None, "batch": 1, "json": False, "plot": None, "schedule": None, "save_schedule": None, "search": "best", "shapes": [],
+}  # fmt: skip
 
 
 def simulate(args: argparse.Namespace) -> None:
