@@ -76,8 +76,9 @@ def layer(path: Path) -> str:
 
 
 def imports(path: Path) -> Iterator[tuple[str, bool]]:
-    """Yield each imported module, dotted, and whether the import stands inside a function."""
-    functions = [node for node in ast.walk(tree(path)) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
+    """Yield each imported module, dotted, and whether the import stands inside a function, or serves types alone."""
+    functions: list[ast.AST] = [node for node in ast.walk(tree(path)) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
+    functions += [node for node in ast.walk(tree(path)) if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
     inside = {id(child) for function in functions for child in ast.walk(function)}
     for node in ast.walk(tree(path)):
         if isinstance(node, ast.Import):
