@@ -587,6 +587,7 @@ def test_interrupt_is_one_line(number, code, message):
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a test run in the background ignores it
     )
+    assert process.stderr is not None
     assert process.stderr.readline().startswith("simulate resnet18: ")  # it is at work, and says so
     process.send_signal(number)
     _, err = process.communicate(timeout=60)
