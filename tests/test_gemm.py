@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 
 from accel import presets
 from accel.config import AcceleratorConfig
@@ -115,8 +115,21 @@ def test_cycles_are_those_of_a_walk(plan):
     assert plan.runner_up is None
 
 
+LATE = schedule(  # the last load of a tile is its last pair, which waits for the results of the tile before
+    AcceleratorConfig(rows=3, cols=1, bundle=4, port=1, acc_rows=1),
+    3,
+    2,
+    2,
+    1,
+    Pattern(1, 1),
+    Dataflow.OS,
+    Blocks(m=3, n=1, k=1, outer="m"),
+)
+
+
 @settings(max_examples=300)
 @given(products())
+@example(LATE)
 def test_fronts_are_where_a_walk_ends_its_stages(plan):
     """The counts of the program; and every stage ends with its last step, or just before the next one takes its first operands."""
     told = fronts(plan.config, plan.gemm, plan.cut, plan.dataflow, plan.blocks)

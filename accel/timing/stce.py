@@ -433,7 +433,8 @@ def _os_fronts(begin, height, hop, steps, beats, span, final, rows, columns, cut
                 loaded = drained if final == 1 else last_load
                 done = drained + hop - 1
                 for chunk in range(chunks - 1):
-                    ends[block * chunks + chunk] = slots[block * chunks + chunk] = start + cuts[chunk] - 1
+                    wait = loaded - last_load if cuts[chunk] == span else 0  # a last load that is the last pair waits as that does
+                    ends[block * chunks + chunk] = slots[block * chunks + chunk] = start + cuts[chunk] + wait - 1
                 slot = done + hop * tall
         ends[block * chunks + chunks - 1] = done
         slots[block * chunks + chunks - 1] = slot
