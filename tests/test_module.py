@@ -108,7 +108,7 @@ def test_causal_attention(torch):
 
     class Causal:
         def forward(self, x: Any) -> Any:
-            return self.layer(x, src_mask=self.mask)  # type: ignore[attr-defined]
+            return self.layer(x, src_mask=self.mask)  # type: ignore[attr-defined]  # a buffer, which torch finds at run time
 
     torch.manual_seed(0)
     module = type("Causal", (Causal, nn.Module), {})()

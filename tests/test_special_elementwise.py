@@ -148,4 +148,4 @@ def test_argmax_refuses():
     assert argmax(np.array([[[1, 5]]], np.int16)).shape == (1, 1)
     for wrong, said in ((np.zeros((2, 0), np.int8), "int8 of shape \\(2, 0\\)"), (np.zeros(2), "float64 of shape \\(2,\\)")):
         with pytest.raises(RangeError, match=rf"^x must be signed integers of shape \(\.\.\., n\), n 1 or more, not {said}$"):
-            argmax(wrong)  # type: ignore[arg-type]
+            argmax(wrong)  # type: ignore[arg-type]  # the wrong type is the test

@@ -91,7 +91,7 @@ def test_length():
 
 def test_arguments_are_checked():
     with pytest.raises(RangeError, match=r"^x must be signed integers, not float64$"):
-        operand("x", np.zeros(1))  # type: ignore[arg-type]
+        operand("x", np.zeros(1))  # type: ignore[arg-type]  # the wrong type is the test
     with pytest.raises(RangeError, match=r"^x must be in \[-32768, 32767\], not 0..32768$"):
         operand("x", np.array([0, 32768]))
     assert operand("x", np.array([-32768, 32767], np.int16)).dtype == np.int64

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -85,13 +86,13 @@ def inside(names: list[str], config: str, rounds: int) -> Iterator[dict[str, Any
     """Time networks in this process: shapes alone, then one image."""
     for name in names:
         shapes = accel.load(name)
-        yield {"network": name, "what": "shapes", **measure(lambda: simulate(shapes, config), rounds)._asdict()}  # noqa: B023
+        yield {"network": name, "what": "shapes", **measure(partial(simulate, shapes, config), rounds)._asdict()}
         seed = 0 if name in BUILDERS else None  # others have weights
         known = accel.load(name, seed=seed)
         given = image(known)
         simulate(known, config, given)  # compiles
         fresh = accel.load(name, seed=seed)
-        yield {"network": name, "what": "values", **measure(lambda: simulate(fresh, config, given), rounds)._asdict()}  # noqa: B023
+        yield {"network": name, "what": "values", **measure(partial(simulate, fresh, config, given), rounds)._asdict()}
 
 
 def sweep(names: list[str]) -> None:

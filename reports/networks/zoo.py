@@ -99,7 +99,7 @@ def variant(name: str, form: str) -> Iterator[Path]:
     from onnxruntime import quantization
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc, unused-ignore]
+    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc, unused-ignore]  # onnxruntime ships no types
         """One sample after the other."""
 
         def __init__(self, values: NDArray[np.float32]) -> None:
