@@ -9,7 +9,7 @@ import numba
 
 from accel.jit import settings
 
-ALONE = 5e6  # our choice: what takes one thread less than this runs on one; waiting for another costs as much on a busy machine [ns]
+ALONE = 1e6  # our choice: what takes one thread less than this runs on one; waiting for another can cost more on a busy machine [ns]
 
 
 @contextmanager
