@@ -42,7 +42,8 @@ def ends(kind: str, *inputs: str) -> dict[str, Any]:
     return {"name": "it", "kind": kind, "inputs": inputs, "output": "y", "zero_point": 0, "lo": -128, "hi": 127}
 
 
-def product(channels=3, filters=4, groups=1, window=Window(), size=(4, 4), rng=None, **fields: Any) -> Network:  # noqa: B008 (frozen)
+def product(channels=3, filters=4, groups=1, window=None, size=(4, 4), rng=None, **fields: Any) -> Network:
+    window = window or Window()
     rng = rng or np.random.default_rng(0)
     given: dict[str, Any] = {
         "weights": rng.integers(-128, 128, (filters, *window.kernel, channels // groups)).astype(np.int8),

@@ -11,6 +11,7 @@ from __future__ import annotations
 import enum
 import hashlib
 import math
+from abc import abstractmethod
 from collections.abc import Callable, Container
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Self
@@ -199,14 +200,14 @@ class Placed:
     index: Index | None = None
 
     @property
+    @abstractmethod
     def stored(self) -> tuple[int, ...]:
         """Shape of one sample of the tensor."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def axes(self) -> tuple[int, ...]:
         """Axes of the ONNX tensor, batch apart, in stored order."""
-        raise NotImplementedError
 
     @property
     def places(self) -> Index:

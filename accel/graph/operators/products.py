@@ -120,13 +120,16 @@ def bias(site: Site, index: int, filters: int) -> Reals:
     return np.broadcast_to(reals.ravel(), filters)
 
 
+POINT = Window()  # of a linear layer: each row alone
+
+
 def product(
     site: Site,
     x: Tensor,
     own: Weights,
     shape: tuple[int, ...],
     *,
-    window: Window = Window(),  # noqa: B008 (frozen)
+    window: Window = POINT,
     groups: int = 1,
     addend: Reals | None = None,
     gain: float = 1.0,
