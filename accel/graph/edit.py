@@ -17,16 +17,9 @@ from onnx import TensorProto
 
 from accel.errors import NetworkError
 from accel.formats import FixedFormat
-from accel.graph.graph import Array, Graph, Node
+from accel.graph.graph import INTEGERS, Array, Graph, Node
 
-KINDS: dict[int, FixedFormat] = {
-    TensorProto.UINT4: FixedFormat(4, signed=False),
-    TensorProto.INT4: FixedFormat(4),
-    TensorProto.UINT8: FixedFormat(8, signed=False),
-    TensorProto.INT8: FixedFormat(8),
-    TensorProto.UINT16: FixedFormat(16, signed=False),
-    TensorProto.INT16: FixedFormat(16),
-}
+KINDS = {kind: FixedFormat(bits, signed=signed) for kind, (bits, signed) in INTEGERS.items()}
 """Integers an activation may hold, by ONNX element type."""
 
 

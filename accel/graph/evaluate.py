@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from onnx import TensorProto
 
 from accel.errors import NetworkError, RangeError
-from accel.graph.graph import Array, Given, Graph, Node
+from accel.graph.graph import FOUR_BIT, INTEGERS, Array, Given, Graph, Node
 
 MESSAGE = 1 << 30  # [bytes] of constants that are written into a model, which protobuf limits to 2**31; larger ones are fed at each run
 LARGE = 1 << 16  # [bytes] of a constant that is fed in that case
@@ -179,7 +179,7 @@ def checked(graph: Graph, inputs: Mapping[str, ArrayLike], what: str = "inputs")
         rest = shape[1:] if shape[:1] == (1,) and array.shape[1:] != shape else shape
         if array.shape[1:] != rest or array.ndim != len(rest) + 1 or not len(array):
             raise RangeError(f"{label} must be of shape (samples, {', '.join(map(str, rest))}), not {array.shape}")
-        whole = dtype.kind in "iub" or given.kind in (TensorProto.INT4, TensorProto.UINT4)  # whose type is no integer of numpy's
+        whole = dtype.kind in "iub" or given.kind in FOUR_BIT  # whose type is no integer of numpy's
         if array.dtype != dtype and array.dtype.kind not in ("iub" if whole else "fiu"):
             raise RangeError(f"{label} must be of type {dtype}, not {array.dtype}")
         arrays[name] = array.astype(dtype, copy=False)
@@ -210,7 +210,7 @@ def plain(graph: Graph) -> Graph:
             continue
         kind = quantised_kind(graph, node)
         kept = {name: value for name, value in node.attributes.items() if name not in extra}
-        bits, signed = WIDTHS[kind]
+        bits, signed = INTEGERS[kind]
         least, most = (-(1 << bits - 1), (1 << bits - 1) - 1) if signed else (0, (1 << bits) - 1)
         low, high = max(int(extra.get("lo", least)), least), min(int(extra.get("hi", most)), most)
         output = node.outputs[0]
@@ -225,16 +225,6 @@ def plain(graph: Graph) -> Graph:
         nodes.append(Node(f"{output}/cast", "Cast", (f"{output}/clipped",), (output,), {"to": kind}))
     narrow = any(kind in NARROW for kind in [*kinds.values(), *(array.kind for array in constants.values())])
     return replace(graph, nodes=tuple(nodes), constants=constants, opset=max(graph.opset, QUANTISED) if narrow else graph.opset)
-
-
-WIDTHS: dict[int, tuple[int, bool]] = {  # width and sign of the types a quantiser may have
-    TensorProto.UINT4: (4, False),
-    TensorProto.INT4: (4, True),
-    TensorProto.UINT8: (8, False),
-    TensorProto.INT8: (8, True),
-    TensorProto.UINT16: (16, False),
-    TensorProto.INT16: (16, True),
-}
 
 
 def quantised_kind(graph: Graph, node: Node) -> int:

@@ -16,13 +16,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from onnx import TensorProto
 
 import accel.networks
 from accel.errors import ConfigError, NetworkError
 from accel.graph import qonnx, qoperator
 from accel.graph.fold import bind, fold
-from accel.graph.graph import Graph, Node
+from accel.graph.graph import FLOATS, Graph, Node
 from accel.graph.named import BUILDERS
 from accel.graph.network import MatrixProduct, Network, Port, Tensor, Window
 from accel.graph.read import naming, read, status
@@ -37,7 +36,6 @@ METHODS = ("minmax", "percentile", "mse", "entropy")  # of accel.graph.calibrate
 WIDTHS = (4, 8, 16)  # of accel.graph.calibrate [bits]
 EFFORT = 1 << 37  # our choice [multiplications]: of all of them, some seconds
 HELD = 1 << 28  # our choice [elements]: of all tensors of one of them
-FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 
 Progress = Callable[[int, int], None]
 

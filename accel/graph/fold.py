@@ -21,7 +21,7 @@ from onnx.reference.ops import load_op
 
 from accel.errors import NetworkError
 from accel.graph import qoperator
-from accel.graph.graph import OPEN, Array, Given, Graph, Node
+from accel.graph.graph import FOUR_BIT, OPEN, Array, Given, Graph, Node
 from accel.graph.read import AXES
 
 OPSET = 21  # the first that has all integer types of the quantisers, and axes, splits and bounds as inputs throughout
@@ -34,7 +34,6 @@ GIVEN = 1 << 12  # our choice [elements]: of constants that shapes may depend on
 MICROSOFT = "com.microsoft"
 QONNX = ("qonnx.custom_op.general", "finn.custom_op.general", "onnx.brevitas")
 DOMAINS = ("", MICROSOFT, *QONNX)
-FOUR_BIT = (TensorProto.INT4, TensorProto.UINT4)
 BOOL = TensorProto.BOOL
 HALF = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 

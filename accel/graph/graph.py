@@ -17,6 +17,17 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto
 
+INTEGERS: dict[int, tuple[int, bool]] = {  # element types that a quantiser may have: width [bits], and whether signed
+    TensorProto.UINT4: (4, False),
+    TensorProto.INT4: (4, True),
+    TensorProto.UINT8: (8, False),
+    TensorProto.INT8: (8, True),
+    TensorProto.UINT16: (16, False),
+    TensorProto.INT16: (16, True),
+}
+FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
+FOUR_BIT = (TensorProto.INT4, TensorProto.UINT4)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Array:
@@ -45,7 +56,7 @@ class Array:
     @classmethod
     def unknown(cls, shape: tuple[int, ...], kind: int = TensorProto.FLOAT) -> Array:
         """Shape alone, which takes no memory."""
-        dtype = np.int8 if kind in (TensorProto.INT4, TensorProto.UINT4) else onnx.helper.tensor_dtype_to_np_dtype(kind)
+        dtype = np.int8 if kind in FOUR_BIT else onnx.helper.tensor_dtype_to_np_dtype(kind)
         return cls(np.broadcast_to(np.ones((), dtype), shape), kind, known=False)
 
 
@@ -133,7 +144,7 @@ class Graph:
         """Write the graph as an ONNX model, for tools that run one."""
         tensors = []
         for name, array in self.constants.items():
-            if array.kind in (TensorProto.INT4, TensorProto.UINT4):
+            if array.kind in FOUR_BIT:
                 tensors.append(onnx.helper.make_tensor(name, array.kind, array.values.shape, array.values.ravel().tolist()))
             else:
                 values = np.asarray(array.values, onnx.helper.tensor_dtype_to_np_dtype(array.kind), order="C")  # a scalar stays one

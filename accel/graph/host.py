@@ -10,9 +10,9 @@ from onnx import TensorProto
 from accel.errors import NetworkError
 from accel.formats import Rounding
 from accel.graph.builder import REAL, WHOLE, Activation, Builder, Constant, Draft, Float, Form, Quantiser, Source, image_order, sample
-from accel.graph.graph import Array, Given, Graph, Node
+from accel.graph.graph import FLOATS, Array, Given, Graph, Node
 from accel.graph.network import Host, Tensor
-from accel.graph.operators.registry import FLOATS, STORED
+from accel.graph.operators.registry import STORED
 
 Step = tuple[str, tuple[str, ...], dict[str, int]]  # a node of a chain: its operator, inputs but the first, and attributes
 

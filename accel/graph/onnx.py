@@ -11,11 +11,10 @@ from onnx import TensorProto
 from accel.errors import NetworkError
 from accel.graph import host
 from accel.graph.builder import REAL, WHOLE, Activation, Builder, Constant, Float, Quantiser, Source, Value, image_order, sample
-from accel.graph.graph import Given, Graph, Node
+from accel.graph.graph import FLOATS, INTEGERS, Given, Graph, Node
 from accel.graph.network import Network, Port
 from accel.graph.operators import OPERATORS as OPERATORS  # what there is to import
 from accel.graph.operators import OnHost, Site
-from accel.graph.operators.registry import FLOATS, TYPES
 
 # Operators that slide a window over their first input, and those that leave its axes as they are.
 WINDOWS = ("Conv", "ConvInteger", "ConvTranspose", "MaxPool", "AveragePool", "GlobalMaxPool", "GlobalAveragePool", "BatchNormalization")
@@ -108,7 +107,7 @@ def _output(name: str, builder: Builder) -> Port:
     value = builder.exact(name)
     if isinstance(value, Constant):
         raise NetworkError(f"graph output {name!r} must depend on an input, not be a constant")
-    if isinstance(value, Source) and value.kind in TYPES:
+    if isinstance(value, Source) and value.kind in INTEGERS:
         value = Site(Node(name, "Identity", (name,), (name,)), builder).integer(0) or value
     if not isinstance(value, Activation):
         real = builder.graph.kinds.get(name, TensorProto.FLOAT) in FLOATS

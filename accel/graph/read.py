@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
 
 from accel.errors import NetworkError
-from accel.graph.graph import OPEN, Array, Given, Graph, Node
+from accel.graph.graph import FOUR_BIT, OPEN, Array, Given, Graph, Node
 from accel.graph.wire import Damaged, Span, integers, structure
 
 OLDEST_OPSET = 11
@@ -55,7 +55,6 @@ TYPES: dict[int, Any] = {  # of tensors, and how the file stores their elements
     TensorProto.UINT64: "<u8",
     TensorProto.BOOL: "u1",
 }
-FOUR_BIT = (TensorProto.INT4, TensorProto.UINT4)
 FIELDS: dict[str, tuple[int, ...]] = {  # which types a field of numbers may hold
     "float_data": (TensorProto.FLOAT,),
     "double_data": (TensorProto.DOUBLE,),

@@ -14,12 +14,12 @@ from onnx import TensorProto
 from accel.errors import NetworkError
 from accel.graph import movement
 from accel.graph.builder import Activation, Constant, Draft, Float, Form, Placed, Quantiser, Reals, Source, Value, sample
-from accel.graph.graph import Node
+from accel.graph.graph import FLOATS, Node
 from accel.graph.movement import Index, limited
 from accel.graph.network import Tensor
 from accel.graph.operators.elementwise import identity, pointwise
 from accel.graph.operators.quantisers import quantiser_of
-from accel.graph.operators.registry import FLOATS, OnHost, Site, imports
+from accel.graph.operators.registry import OnHost, Site, imports
 
 Rule = Callable[[Index], Index]
 MOVES = "Concat DepthToSpace Expand Flatten Gather Pad Reshape Slice SpaceToDepth Split Squeeze Tile Transpose Unsqueeze"

@@ -11,8 +11,9 @@ from accel.errors import NetworkError
 from accel.formats import Rounding
 from accel.graph import host
 from accel.graph.builder import Activation, Constant, Draft, Float, Form, Quantiser, Source, Value
+from accel.graph.graph import FLOATS, INTEGERS
 from accel.graph.operators.elementwise import identity, scaled
-from accel.graph.operators.registry import FLOATS, STORED, TYPES, OnHost, Site, imports, type_name
+from accel.graph.operators.registry import STORED, OnHost, Site, imports, type_name
 from accel.quant import quantise
 from accel.special.integers import WIDEST
 
@@ -88,12 +89,12 @@ def _dequantize_linear(site: Site) -> Value:
     if not isinstance(value, Constant):
         _one_scale(site)
     match value:
-        case Constant(scale=None, kind=kind) if kind in TYPES or kind == TensorProto.INT32:
+        case Constant(scale=None, kind=kind) if kind in INTEGERS or kind == TensorProto.INT32:
             if site.attribute("block_size", 0):
                 raise OnHost
             scale, zeros, axis = site.parameters(value.values.shape, kind)
             return replace(value, scale=scale, zero_point=zeros, axis=axis)
-        case Source(kind=kind) if kind in TYPES:
+        case Source(kind=kind) if kind in INTEGERS:
             return replace(site.builder.receive(value, site.form(kind), value.name, real=False), real=True)
         case Activation(real=False, tensor=tensor) if tensor.bits <= WIDEST:
             return _dequantised(site, value)

@@ -29,20 +29,11 @@ from accel.graph.builder import (
     Value,
     sample,
 )
-from accel.graph.graph import Node
+from accel.graph.graph import FLOATS, INTEGERS, Node
 from accel.graph.network import Tensor
 
-TYPES: dict[int, tuple[int, bool]] = {  # width and sign of the integers an activation may hold
-    TensorProto.UINT4: (4, False),
-    TensorProto.INT4: (4, True),
-    TensorProto.UINT8: (8, False),
-    TensorProto.INT8: (8, True),
-    TensorProto.UINT16: (16, False),
-    TensorProto.INT16: (16, True),
-}
-STORED = {(bits, not signed): kind for kind, (bits, signed) in TYPES.items()}  # element type of a tensor, by its width and unsignedness
+STORED = {(bits, not signed): kind for kind, (bits, signed) in INTEGERS.items()}  # element type of a tensor, by its width and unsignedness
 KINDS: dict[type, str] = {int: "an integer", float: "a number", str: "a text", list: "a list"}  # of attributes
-FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
 
 
 class OnHost(Exception):
@@ -158,8 +149,8 @@ class Site:
     def integer(self, index: int) -> Activation | None:
         """Input that is integers of the network, a graph input as it comes among them; None otherwise."""
         match self.value(index):
-            case Source(kind=kind) as source if kind in TYPES:
-                bits, signed = TYPES[kind]
+            case Source(kind=kind) as source if kind in INTEGERS:
+                bits, signed = INTEGERS[kind]
                 zero = 0 if signed else -1 << (bits - 1)
                 return self.builder.receive(source, Form(bits, not signed, 1.0, zero), source.name, real=False)
             case Activation(real=False) as value:
@@ -209,9 +200,9 @@ class Site:
 
     def limits(self, kind: int) -> FixedFormat:
         """Format of a type that an activation may have."""
-        if kind not in TYPES:
-            raise NetworkError(f"type of {self} must be one of {', '.join(map(type_name, TYPES))}, not {type_name(kind)}")
-        bits, signed = TYPES[kind]
+        if kind not in INTEGERS:
+            raise NetworkError(f"type of {self} must be one of {', '.join(map(type_name, INTEGERS))}, not {type_name(kind)}")
+        bits, signed = INTEGERS[kind]
         return FixedFormat(bits, signed=signed)
 
     def parameters(self, shape: tuple[int, ...], kind: int) -> tuple[Reals, NDArray[np.int64], int | None]:
