@@ -9,7 +9,9 @@ from typing import Any
 STEP_BITS = 24  # our choice: a tile lasts at most 2**24 - 1 steps
 ROW_BITS = 24  # our choice: a post-processing or vector job covers at most 2**24 - 1 rows
 SHIFT_BITS = 6  # shifts of 0 to 63
-COEFFICIENT_BITS = 16  # our choice: signed coefficients of the vector unit
+COEFFICIENT_BITS = 16  # our choice: coefficients of the vector unit, signed, and of the weight update, unsigned
+MASTER_BITS = 32  # our choice: master weights and their momentum
+MOMENTUM_SHIFT = 16  # a momentum of 1 - 2**-16 at most
 
 
 class Dataflow(Enum):
@@ -112,6 +114,69 @@ class Post:
     lo: int
     hi: int
     rounding: str = "half_even"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Update:
+    """One job of the weight-update engine: ``v = momentum * v + g + decay * w``, ``w = w - rate * v``, then the working copy of w.
+
+    All operands are integers; a coefficient c with shift s stands for ``c * 2**-s``. Each of the four products and alignments is rounded
+    on its own, half to even; v and w saturate. Which format an integer has is nobody's concern here.
+
+    Parameters
+    ----------
+    beats : int
+        Beats of L elements, 1 or more.
+    lanes : int
+        Lanes with an element in every beat, 1 to L.
+    momentum : int
+        Coefficient with MOMENTUM_SHIFT, of COEFFICIENT_BITS unsigned bits.
+    gradient_shift : int
+        The gradient is moved up by this, 0 to 31: ``g * 2**gradient_shift``.
+    decay, pruned_decay, decay_shift : int
+        Coefficients (COEFFICIENT_BITS, unsigned) of kept and of pruned weights, and their shift, 0 to 63.
+    rate, rate_shift : int
+        Coefficient (COEFFICIENT_BITS, unsigned) and its shift, 0 to 63.
+    working_shift : int
+        Dropped bits of the working copy, 0 to 63.
+    rounding : Rounding value
+        Of the working copy: ``"half_even"`` or ``"stochastic"``.
+    """
+
+    beats: int
+    lanes: int
+    momentum: int = 0
+    gradient_shift: int = 0
+    decay: int = 0
+    pruned_decay: int = 0
+    decay_shift: int = 0
+    rate: int
+    rate_shift: int
+    working_shift: int
+    rounding: str = "half_even"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prune:
+    """One job of the pruner: a strip of weights, `beats` input channels of one tap by `lanes` output channels.
+
+    Beat c holds input channel c of every lane's output channel. Groups along the beats (input channels) are the forward code, groups along
+    the lanes (output channels) the backward code; the last group of either may be short.
+
+    Parameters
+    ----------
+    beats : int
+        Input channels, 1 or more.
+    lanes : int
+        Output channels, 1 to L.
+    n, m : int
+        N:M, 1 <= n <= m <= the bundle of the config.
+    """
+
+    beats: int
+    lanes: int
+    n: int
+    m: int
 
 
 @dataclass(frozen=True, slots=True)
