@@ -154,7 +154,7 @@ def test_npy_input(capsys, model, inputs, tmp_path):
         (["simulate", "nothing.onnx"], "nothing.onnx: network must be an ONNX file or one of .*, not a missing file"),
         (
             ["simulate", "MODEL", "--config", "big"],
-            "config must be one of edge-int8, sat-vcu1525, tiny or the path of a YAML file, not 'big'",
+            "config must be one of edge-int8, sat-vcu1525, sat-vcu1525-int8, tiny or the path of a YAML file, not 'big'",
         ),
         (["simulate", "MODEL", "--schedule", "MODEL"], r".*small.onnx: schedule must be (UTF-8 text|JSON), not .*"),
         (
@@ -357,7 +357,7 @@ def test_list(capsys):
     assert len(named) == len(set(named))
     assert json.loads(run(capsys, "list", "topologies", "--json")[1])["topologies"][0]["topology"] == "resnet18"
     code, out, _ = run(capsys, "list", "presets", "--json")
-    assert [row["preset"] for row in json.loads(out)["presets"]] == ["edge-int8", "sat-vcu1525", "tiny"]
+    assert [row["preset"] for row in json.loads(out)["presets"]] == ["edge-int8", "sat-vcu1525", "sat-vcu1525-int8", "tiny"]
     for kind, column, config in (("functions", "function", FunctionConfig), ("rbf", "rbf network", RbfConfig)):
         code, out, _ = run(capsys, "list", kind, "--json")
         assert [row[column] for row in json.loads(out)[kind]] == list(presets.names(config))

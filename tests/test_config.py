@@ -44,7 +44,7 @@ def test_preset_is_its_file(kind, name):
 
 
 def test_presets_are_what_the_project_promises():
-    assert presets.names() == ("edge-int8", "sat-vcu1525", "tiny")
+    assert presets.names() == ("edge-int8", "sat-vcu1525", "sat-vcu1525-int8", "tiny")
     assert {"gaussian", "gaussian-0016", "gaussian-0004", "gaussian-u", "gaussian-d", "sigmoid", "tanh", "erf"} < set(
         presets.names(FunctionConfig)
     )
@@ -174,7 +174,7 @@ def test_aliases_do_not_expand():
 
 
 def test_file_faults(tmp_path):
-    with pytest.raises(ConfigError, match=r"^config must be one of edge-int8, sat-vcu1525, tiny or the path of a YAML file, not 'huge'$"):
+    with pytest.raises(ConfigError, match=r"^config must be one of edge-int8, sat-vcu1525, sat-vcu1525-int8, tiny or the path of a YAML file, not 'huge'$"):
         presets.load("huge")
     with pytest.raises(ConfigError, match=r"^config must be one of paper, shared, tiny or the path of a YAML file, not 'gaussian'$"):
         presets.load("gaussian", RbfConfig)
