@@ -174,7 +174,9 @@ def test_aliases_do_not_expand():
 
 
 def test_file_faults(tmp_path):
-    with pytest.raises(ConfigError, match=r"^config must be one of edge-int8, sat-vcu1525, sat-vcu1525-int8, tiny or the path of a YAML file, not 'huge'$"):
+    with pytest.raises(
+        ConfigError, match=r"^config must be one of edge-int8, sat-vcu1525, sat-vcu1525-int8, tiny or the path of a YAML file, not 'huge'$"
+    ):
         presets.load("huge")
     with pytest.raises(ConfigError, match=r"^config must be one of paper, shared, tiny or the path of a YAML file, not 'gaussian'$"):
         presets.load("gaussian", RbfConfig)

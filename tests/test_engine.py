@@ -372,7 +372,9 @@ def test_inputs_by_name_alone_real_or_integer():
 
 def test_config_by_name_or_path():
     assert simulate(layer(), "tiny").config == TINY
-    with pytest.raises(ConfigError, match=r"^config must be one of edge-int8, sat-vcu1525, sat-vcu1525-int8, tiny or the path of a YAML file, not 'big'$"):
+    with pytest.raises(
+        ConfigError, match=r"^config must be one of edge-int8, sat-vcu1525, sat-vcu1525-int8, tiny or the path of a YAML file, not 'big'$"
+    ):
         simulate(layer(), "big")
 
 

@@ -287,7 +287,10 @@ def test_command(capsys, tmp_path):
     [
         (["adder"], "block must be one of uspe, .*, not 'adder'"),
         (["lfsr", "--family", "xc9"], "family must be one of xc3s, xc7, xcup, ecp5, ice40, not 'xc9'"),
-        (["lfsr", "--config", "gaussian"], "config must be one of edge-int8, sat-vcu1525, sat-vcu1525-int8, tiny or the path of a YAML file, not 'gaussian'"),
+        (
+            ["lfsr", "--config", "gaussian"],
+            "config must be one of edge-int8, sat-vcu1525, sat-vcu1525-int8, tiny or the path of a YAML file, not 'gaussian'",
+        ),
         (["gaussian", "--config", "sigmoid"], "function must be one of exp2, exp, gaussian for the block gaussian, not 'sigmoid'"),
     ],
 )
