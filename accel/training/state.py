@@ -18,8 +18,8 @@ class Parameter:
         Master copy and momentum, MASTER_BITS wide.
     working : int64, shape of `master`
         Working copy, `weight_bits` wide, not pruned.
-    mask : bool, shape of `master`, or None
-        Which weights FF keeps; None: all.
+    mask, back : bool, shape of `master`, or None
+        Which weights FF and BP keep; None: all.
     lanes : int64, shape (L,), or None
         States of the words that round the working copy; None unless rounding is stochastic.
     """
@@ -28,6 +28,7 @@ class Parameter:
     velocity: NDArray[np.int64]
     working: NDArray[np.int64]
     mask: NDArray[np.bool_] | None = None
+    back: NDArray[np.bool_] | None = None
     lanes: NDArray[np.int64] | None = None
 
 
@@ -45,6 +46,8 @@ class Tracked:
         Steps of the window so far.
     overflowed, elements : int
         Saturated elements, and all elements, since the start of the run.
+    change : int
+        What `frac` moves by when the next working copy is written: the present one keeps its format while it is read.
     """
 
     bits: int
@@ -53,6 +56,7 @@ class Tracked:
     quiet: int = 0
     overflowed: int = 0
     elements: int = 0
+    change: int = 0
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
