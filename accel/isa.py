@@ -141,6 +141,8 @@ class Update:
         Dropped bits of the working copy, 0 to 63.
     rounding : Rounding value
         Of the working copy: ``"half_even"`` or ``"stochastic"``.
+    last : bool
+        Stochastic: the job ends its tensor, whose words end with it; the next job that draws words waits for a seed. Else it says nothing.
     """
 
     beats: int
@@ -154,6 +156,7 @@ class Update:
     rate_shift: int
     working_shift: int
     rounding: str = "half_even"
+    last: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
