@@ -56,7 +56,7 @@ def run(path: str, x: Any) -> Any:
 
 
 def test_every_name_is_a_network():
-    assert names() == ["digits-cnn", "mobilenetv2", "resnet18", "resnet50", "resnet9", "vgg19", "vit"]
+    assert names() == ["digits-cnn", "mobilenetv2", "resnet18", "resnet18-64", "resnet50", "resnet9", "vgg19", "vit"]
     assert [*builtin()] == ["digits-cnn"]
     for name in names():
         assert accel.load(name).name == name

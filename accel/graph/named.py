@@ -1,8 +1,10 @@
-"""The networks of the SAT paper, and two more, by name: their shapes, and weights drawn from a seed.
+"""The networks of the SAT paper, and others, by name: their shapes, and weights drawn from a seed.
 
-Each is an 8-bit quantised ONNX graph, as a quantiser would have written it: QuantizeLinear and DequantizeLinear around float operators,
-symmetric weights, batch normalisation folded. Trained weights are not needed to count cycles or to compare bits; so weights are drawn at
-random, and every scale follows from the spread that random operands would have. Shapes are those of the papers, unless said otherwise.
+Each has two forms. As it is run it is an 8-bit quantised ONNX graph, as a quantiser would have written it: QuantizeLinear and
+DequantizeLinear around float operators, symmetric weights, batch normalisation folded. Trained weights are not needed to count cycles or
+to compare bits; so weights are drawn at random, and every scale follows from the spread that random operands would have. As it is trained
+it is a float graph with BatchNormalization behind every convolution that has one in the paper, and weights of the deviation that keeps the
+spread of activations (He et al., Delving deep into rectifiers, 2015, section 2.2). Shapes are those of the papers, unless said otherwise.
 
 References
 ----------
@@ -16,11 +18,12 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 from onnx import TensorProto
 
 from accel.graph.graph import Array, Given, Graph, Node
@@ -55,9 +58,12 @@ class Writer:
     ----------
     seed : int or None
         Of the weights. None: only their shapes are known.
+    trained : bool
+        Write the float form that is trained, not the quantised one.
     """
 
     seed: int | None
+    trained: bool
     nodes: list[Node] = field(init=False, default_factory=list)
     constants: dict[str, Array] = field(init=False, default_factory=dict)
     drawn: itertools.count[int] = field(init=False, default_factory=itertools.count)  # numbers each drawing
@@ -78,19 +84,34 @@ class Writer:
         return name
 
     def quantised(self, name: str, shape: tuple[int, ...], reach: float, power: float, *, signed: bool = True) -> Signal:
-        """Round a real tensor to 8 bits: signed within +-`reach`, or unsigned from 0 to `reach`."""
+        """Round a real tensor to 8 bits, signed within +-`reach` or unsigned from 0 to `reach`; what is trained stays real."""
+        if self.trained:
+            return Signal(name, shape, power)
         scale = self.constant(f"{name}_scale", np.float32(reach / (127 if signed else 255)))
         zero = self.constant("int8_zero", np.int8(0)) if signed else self.constant("uint8_zero", np.uint8(0))
         self.node("QuantizeLinear", (name, scale, zero), f"{name}_q")
         return Signal(self.node("DequantizeLinear", (f"{name}_q", scale, zero), f"{name}_dq"), shape, power)
 
-    def weights(self, name: str, shape: tuple[int, ...], deviation: float) -> str:
-        """Draw int8 weights of this standard deviation, and dequantise them."""
+    def normal(self, shape: tuple[int, ...]) -> NDArray[np.float32] | None:
+        """Draw standard normal numbers; None without a seed."""
         if self.seed is None:
+            return None
+        return np.random.default_rng((self.seed, next(self.drawn))).standard_normal(shape, np.float32)
+
+    def parameter(self, name: str, shape: tuple[int, ...], deviation: float) -> str:
+        """Draw float numbers of this standard deviation."""
+        drawn = self.normal(shape)
+        self.constants[name] = Array.unknown(shape) if drawn is None else Array.of(drawn * np.float32(deviation))
+        return name
+
+    def weights(self, name: str, shape: tuple[int, ...], deviation: float) -> str:
+        """Draw weights of this standard deviation: int8, dequantised, or float ones to train."""
+        if self.trained:
+            return self.parameter(name, shape, deviation)
+        drawn = self.normal(shape)
+        if drawn is None:
             self.constants[name] = Array.unknown(shape, TensorProto.INT8)
         else:
-            rng = np.random.default_rng((self.seed, next(self.drawn)))
-            drawn = rng.standard_normal(shape, np.float32)
             drawn *= 127 / SPREAD
             self.constants[name] = Array.of(np.rint(drawn, out=drawn).clip(-127, 127).astype(np.int8))
         scale = self.constant(f"{name}_scale", np.float32(deviation * SPREAD / 127))
@@ -98,12 +119,17 @@ class Writer:
 
     def bias(self, name: str, size: int) -> str:
         """Draw float addends of a tenth of a product's spread."""
-        if self.seed is None:
-            self.constants[name] = Array.unknown((size,))
-        else:
-            rng = np.random.default_rng((self.seed, next(self.drawn)))
-            self.constants[name] = Array.of(rng.standard_normal(size, np.float32) * np.float32(0.1))
-        return name
+        return self.parameter(name, (size,), 0.1)
+
+    def normalisation(self, name: str, shape: tuple[int, ...]) -> str:
+        """Normalise each channel of a result over the batch; its running statistics are those that random operands would have."""
+        channels = shape[1]
+        parts = (("gamma", 1), ("beta", 0), ("mean", 0), ("variance", 1))
+        for part, value in parts:
+            self.constants[f"{name}_{part}"] = (
+                Array.unknown((channels,)) if self.seed is None else Array.of(np.full(channels, value, np.float32))
+            )
+        return self.node("BatchNormalization", (name, *(f"{name}_{part}" for part, _ in parts)), f"{name}_bn", epsilon=1e-5, momentum=0.9)
 
     def activated(self, name: str, shape: tuple[int, ...], power: float, activation: str) -> Signal:
         """Round a result of this power, after Relu, Relu6 or nothing."""
@@ -119,19 +145,30 @@ class Writer:
         return self.quantised(name, shape, SPREAD * deviation, power)
 
     def convolution(
-        self, x: Signal, name: str, filters: int, kernel: int = 3, stride: int = 1, *, groups: int = 1, activation: str = "Relu"
+        self,
+        x: Signal,
+        name: str,
+        filters: int,
+        kernel: int = 3,
+        stride: int = 1,
+        *,
+        groups: int = 1,
+        activation: str = "Relu",
+        normalised: bool = True,
     ) -> Signal:
-        """Convolve with a square window, padded so that stride alone makes the output smaller."""
+        """Convolve with a square window, padded so that stride alone makes the output smaller; normalise, or add a bias."""
         _, channels, height, width = x.shape
         each = channels // groups
         deviation = 1 / math.sqrt(each * kernel * kernel * x.power)
         pad = (kernel - 1) // 2 if stride == 1 or kernel % 2 else 0
-        inputs = (x.name, self.weights(f"{name}_w", (filters, each, kernel, kernel), deviation), self.bias(f"{name}_b", filters))
+        apart = self.trained and normalised
+        weights = self.weights(f"{name}_w", (filters, each, kernel, kernel), deviation)
+        inputs = (x.name, weights) if apart else (x.name, weights, self.bias(f"{name}_b", filters))
         self.node(
             "Conv", inputs, name, kernel_shape=[kernel, kernel], strides=[stride, stride], pads=[pad] * 4, group=groups, dilations=[1, 1]
         )
-        places = [(size + 2 * pad - kernel) // stride + 1 for size in (height, width)]
-        return self.activated(name, (1, filters, *places), 1.0, activation)
+        shape = (1, filters, *((size + 2 * pad - kernel) // stride + 1 for size in (height, width)))
+        return self.activated(self.normalisation(name, shape) if apart else name, shape, 1.0, activation)
 
     def linear(self, x: Signal, name: str, features: int, *, activation: str = "", gain: float = 1.0) -> Signal:
         """Multiply the last axis by weights and add a bias."""
@@ -174,9 +211,9 @@ class Writer:
         return self.quantised("x", (1, 3, size, size), SPREAD, 1.0)
 
 
-def resnet9(seed: int | None = None) -> Graph:
+def resnet9(seed: int | None = None, *, trained: bool = False) -> Graph:
     """Write ResNet-9 as the field trains it on 32 x 32 images: two residual blocks between four convolutions."""
-    w = Writer(seed)
+    w = Writer(seed, trained)
     x = w.convolution(w.image(32), "prep", 64)
     for stage, channels in enumerate((128, 256, 512), start=1):
         x = w.max_pool(w.convolution(x, f"layer{stage}", channels), f"pool{stage}", 2, 2)
@@ -188,9 +225,9 @@ def resnet9(seed: int | None = None) -> Graph:
     return w.graph("resnet9", (1, 3, 32, 32), w.linear(flat, "classifier", 10))
 
 
-def vgg19(seed: int | None = None) -> Graph:
+def vgg19(seed: int | None = None, *, trained: bool = False) -> Graph:
     """Write VGG-19 for 32 x 32 images: sixteen convolutions, five poolings, one linear layer."""
-    w = Writer(seed)
+    w = Writer(seed, trained)
     x = w.image(32)
     for stage, (channels, count) in enumerate(((64, 2), (128, 2), (256, 4), (512, 4), (512, 4)), start=1):
         for layer in range(1, count + 1):
@@ -205,22 +242,23 @@ def _stem(w: Writer) -> Signal:
     return w.max_pool(w.convolution(w.image(224), "conv1", 64, 7, 2), "maxpool", 3, 2, 1)
 
 
-def resnet18(seed: int | None = None) -> Graph:
-    """Write ResNet-18 for 224 x 224 images."""
-    w = Writer(seed)
-    x = _stem(w)
+def resnet18(seed: int | None = None, *, trained: bool = False, size: int = 224) -> Graph:
+    """Write ResNet-18 for 224 x 224 images, or for smaller ones: a 3 x 3 stem of stride 1 and no pooling before the blocks."""
+    w = Writer(seed, trained)
+    x = _stem(w) if size == 224 else w.convolution(w.image(size), "conv1", 64)
     for stage, channels in enumerate((64, 128, 256, 512), start=1):
         for block in range(2):
             name, stride = f"layer{stage}.{block}", 2 if stage > 1 and block == 0 else 1
             inner = w.convolution(w.convolution(x, f"{name}.conv1", channels, 3, stride), f"{name}.conv2", channels, activation="")
             short = w.convolution(x, f"{name}.downsample", channels, 1, stride, activation="") if stride > 1 else x
             x = w.add(inner, short, f"{name}.add", activation="Relu")
-    return w.graph("resnet18", (1, 3, 224, 224), w.linear(w.mean(x, "avgpool"), "fc", 1000))
+    name = "resnet18" if size == 224 else f"resnet18-{size}"
+    return w.graph(name, (1, 3, size, size), w.linear(w.mean(x, "avgpool"), "fc", 1000))
 
 
-def resnet50(seed: int | None = None) -> Graph:
+def resnet50(seed: int | None = None, *, trained: bool = False) -> Graph:
     """Write ResNet-50 for 224 x 224 images, the stride on the 3 x 3 convolution as in torchvision (v1.5)."""
-    w = Writer(seed)
+    w = Writer(seed, trained)
     x = _stem(w)
     for stage, (channels, count) in enumerate(((64, 3), (128, 4), (256, 6), (512, 3)), start=1):
         for block in range(count):
@@ -237,9 +275,9 @@ _INVERTED = (  # MobileNetV2, table 2: expansion, channels, repetitions, stride
 )  # fmt: skip
 
 
-def mobilenetv2(seed: int | None = None) -> Graph:
+def mobilenetv2(seed: int | None = None, *, trained: bool = False) -> Graph:
     """Write MobileNetV2 for 224 x 224 images, width 1."""
-    w = Writer(seed)
+    w = Writer(seed, trained)
     x = w.convolution(w.image(224), "conv1", 32, 3, 2, activation="Relu6")
     blocks = (
         (expansion, channels, stride if first == 0 else 1) for expansion, channels, count, stride in _INVERTED for first in range(count)
@@ -257,19 +295,14 @@ def mobilenetv2(seed: int | None = None) -> Graph:
 PATCH, WIDTH, DEPTH, HEADS, EXPANSION = 4, 384, 7, 6, 4  # our choice: the vision transformer for 32 x 32 images
 
 
-def vit(seed: int | None = None) -> Graph:
+def vit(seed: int | None = None, *, trained: bool = False) -> Graph:
     """Write a vision transformer for 32 x 32 images; its sizes, and the mean over tokens before the classifier, are our choice."""
-    w = Writer(seed)
+    w = Writer(seed, trained)
     tokens = (32 // PATCH) ** 2
-    patches = w.convolution(w.image(32), "patches", WIDTH, PATCH, PATCH, activation="")
+    patches = w.convolution(w.image(32), "patches", WIDTH, PATCH, PATCH, activation="", normalised=False)
     flat = w.node("Reshape", (patches.name, w.integers("patches_shape", [1, WIDTH, tokens])), "patches_flat")
     x = Signal(w.node("Transpose", (flat,), "tokens", perm=[0, 2, 1]), (1, tokens, WIDTH))
-    if seed is None:
-        w.constants["positions"] = Array.unknown((1, tokens, WIDTH))
-    else:
-        drawn = np.random.default_rng((seed, next(w.drawn))).standard_normal((1, tokens, WIDTH), np.float32)
-        w.constants["positions"] = Array.of(drawn * np.float32(0.1))
-    x = w.activated(w.node("Add", (x.name, "positions"), "embedded"), x.shape, 1.01, "")
+    x = w.activated(w.node("Add", (x.name, w.parameter("positions", (1, tokens, WIDTH), 0.1)), "embedded"), x.shape, 1.01, "")
     for block in range(DEPTH):
         x = w.add(x, _attention(w, _norm(w, x, f"block{block}.norm1"), f"block{block}.attention"), f"block{block}.add1")
         hidden = w.linear(_norm(w, x, f"block{block}.norm2"), f"block{block}.fc1", EXPANSION * WIDTH)
@@ -312,6 +345,19 @@ def _attention(w: Writer, x: Signal, name: str) -> Signal:
     return w.linear(Signal(joined, x.shape, power), f"{name}.out", width)
 
 
-BUILDERS: dict[str, Callable[[int | None], Graph]] = {
-    builder.__name__: builder for builder in (resnet9, vgg19, vit, resnet18, resnet50, mobilenetv2)
+class Build(Protocol):
+    """Writes a network: `seed` of the weights, or shapes alone; `trained`: the float form that is trained."""
+
+    def __call__(self, seed: int | None = None, *, trained: bool = False) -> Graph:
+        """Write it."""
+
+
+BUILDERS: dict[str, Build] = {
+    "resnet9": resnet9,
+    "vgg19": vgg19,
+    "vit": vit,
+    "resnet18": resnet18,
+    "resnet18-64": partial(resnet18, size=64),
+    "resnet50": resnet50,
+    "mobilenetv2": mobilenetv2,
 }
