@@ -8,7 +8,7 @@ from typing import Any
 from accel.errors import NetworkError
 from accel.graph.builder import Activation, Draft, Form, Quantiser, Value, image_order
 from accel.graph.network import AveragePool, MaxPool, Operator, Tensor, Window
-from accel.graph.operators.registry import Site, imports
+from accel.graph.operators.registry import Attributed, Site, imports
 from accel.graph.operators.windows import image, pads, window
 
 
@@ -19,10 +19,10 @@ def _max_pool(site: Site) -> Value:
     given = site.value(0)
     if not (isinstance(given, Activation) and given.real):  # integers stay integers: the largest of them is one of them
         x, axes = image(site, 0, real=False)
-        draft = _largest(site, x, pool_window(site, x, axes), axes)
+        draft = _largest(site, x, pool_window(site, x.image[:2], axes), axes)
         return site.rounded(draft, Quantiser.whole(Form.of(x)))
     x, axes = image(site, 0)
-    return _largest(site, x, pool_window(site, x, axes), axes)
+    return _largest(site, x, pool_window(site, x.image[:2], axes), axes)
 
 
 @imports("GlobalMaxPool")
@@ -42,7 +42,7 @@ def _largest(site: Site, x: Tensor, slides: Window, axes: int) -> Draft:
 @imports("AveragePool")
 def _average_pool(site: Site) -> Value:
     x, axes = image(site, 0)
-    slides = pool_window(site, x, axes)
+    slides = pool_window(site, x.image[:2], axes)
     kernel = slides.kernel[:axes]
     return mean(site, x, slides, axes, pads(site, kernel, x.image[:2]) if site.attribute("count_include_pad", 0) else (0, 0, 0, 0))
 
@@ -68,9 +68,8 @@ def _pool(site: Site, x: Tensor, slides: Window, axes: int, build: Any) -> Draft
     return site.draft((x,), (1, channels, *places), build, order=image_order((channels, *places)))
 
 
-def pool_window(site: Site, x: Tensor, axes: int) -> Window:
-    """Window of a pooling: extended by ceil_mode, and never without an element."""
-    size = x.image[:2]
+def pool_window(site: Attributed, size: tuple[int, int], axes: int) -> Window:
+    """Window of a pooling over an image of this size: extended by ceil_mode, and never without an element."""
     found = window(site, site.integers("kernel_shape", (1,) * axes, 1), size)
     reach = [dilation * (extent - 1) for dilation, extent in zip(found.dilation, found.kernel, strict=True)]
     if any(pad > reach[side % 2] for side, pad in enumerate(found.pads)):

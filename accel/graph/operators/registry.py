@@ -45,12 +45,11 @@ def type_name(kind: int) -> str:
     return TensorProto.DataType.Name(kind).lower() if kind in TensorProto.DataType.values() else str(kind)
 
 
-@dataclass(frozen=True, eq=False)  # no slots: inputs are looked up once
-class Site:
-    """A node where it stands: what its inputs stand for, and the network it adds to. Its str() is what messages call it."""
+@dataclass(frozen=True, eq=False)
+class Attributed:
+    """A node, and what its attributes say. Its str() is what messages call it."""
 
     node: Node
-    builder: Builder
 
     def __str__(self) -> str:
         return str(self.node)
@@ -64,16 +63,6 @@ class Site:
     def kind(self) -> str:
         """Its operator."""
         return self.node.kind
-
-    @property
-    def output(self) -> str:
-        """Name of its first output."""
-        return self.node.outputs[0]
-
-    @cached_property
-    def inputs(self) -> tuple[Value | None, ...]:
-        """What its inputs stand for; None where one is left out."""
-        return tuple(self.builder.values[name] if name else None for name in self.node.inputs)
 
     # Attributes.
 
@@ -105,6 +94,23 @@ class Site:
         if value not in (default, *others):
             raise NetworkError(f"{name} of {self} must be {', '.join((default, *others[:-1]))} or {others[-1]}, not {value}")
         return str(value)
+
+
+@dataclass(frozen=True, eq=False)  # no slots: inputs are looked up once
+class Site(Attributed):
+    """A node where it stands: what its inputs stand for, and the network it adds to."""
+
+    builder: Builder
+
+    @property
+    def output(self) -> str:
+        """Name of its first output."""
+        return self.node.outputs[0]
+
+    @cached_property
+    def inputs(self) -> tuple[Value | None, ...]:
+        """What its inputs stand for; None where one is left out."""
+        return tuple(self.builder.values[name] if name else None for name in self.node.inputs)
 
     # Shapes.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from accel.errors import NetworkError
 from accel.graph.builder import image_order, sample
 from accel.graph.network import Tensor, Window
-from accel.graph.operators.registry import OnHost, Site
+from accel.graph.operators.registry import Attributed, OnHost, Site
 
 
 def image(site: Site, index: int, *, real: bool = True) -> tuple[Tensor, int]:
@@ -31,12 +31,12 @@ def pair(values: tuple[int, ...], fill: int = 1) -> tuple[int, int]:
     return (values[0], values[1]) if len(values) == 2 else (values[0], fill)
 
 
-def steps(site: Site, axes: int) -> tuple[tuple[int, int], tuple[int, int]]:
+def steps(site: Attributed, axes: int) -> tuple[tuple[int, int], tuple[int, int]]:
     """Strides and dilations."""
     return pair(site.integers("strides", (1,) * axes, 1)), pair(site.integers("dilations", (1,) * axes, 1))
 
 
-def window(site: Site, kernel: tuple[int, ...], size: tuple[int, int]) -> Window:
+def window(site: Attributed, kernel: tuple[int, ...], size: tuple[int, int]) -> Window:
     """Window with a kernel of one or two axes over an image of this size (height, width)."""
     if tuple(site.attribute("kernel_shape", kernel)) != kernel:
         raise NetworkError(
@@ -46,7 +46,7 @@ def window(site: Site, kernel: tuple[int, ...], size: tuple[int, int]) -> Window
     return Window(kernel=pair(kernel), stride=stride, dilation=dilation, pads=pads(site, kernel, size))
 
 
-def pads(site: Site, kernel: tuple[int, ...], size: tuple[int, int]) -> tuple[int, int, int, int]:
+def pads(site: Attributed, kernel: tuple[int, ...], size: tuple[int, int]) -> tuple[int, int, int, int]:
     """Find the padding (top, left, bottom, right), from pads or auto_pad."""
     mode, axes = site.choice("auto_pad", "NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER"), len(kernel)
     if mode == "NOTSET":
