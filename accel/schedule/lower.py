@@ -355,29 +355,63 @@ def _(operator: MatrixProduct, place: Place) -> tuple[Product | Reduction, ...]:
 def _(operator: TransposedConvolution, place: Place) -> tuple[Product | Reduction, ...]:
     """Make a dense convolution of each phase: of the output positions that are equal modulo the stride, which see the same taps."""
     known = _weights(operator, place)
-    height, width, _ = place.inputs[0].image
-    axes = [
-        [
-            _phase(operator.window, axis, phase, size, operator.size[axis])
-            for phase in range(min(operator.window.stride[axis], operator.size[axis]))
-        ]
-        for axis, size in enumerate((height, width))
-    ]
-    grid = np.arange(prod(operator.size)).reshape(operator.size)
     found: list[Product] = []
+    for phase in phases(operator.window, place.inputs[0].image[:2], operator.size):
+        values, bias = known.values, known.bias
+        if values is not None and bias is not None:
+            values = values[:, phase.down][:, :, phase.across] * (not phase.empty)
+            bias = bias - operator.input_zero * values.reshape(len(values), -1).sum(axis=1, dtype=np.int64)
+        found += _products(operator, place, known, _Phase(len(found), phase.window, phase.positions, bias, values), operator.input_zero)
+    return tuple(found)
+
+
+class Phase(NamedTuple):
+    """A dense convolution of a transposed one: of the output positions that are equal modulo the stride, which see the same taps.
+
+    Parameters
+    ----------
+    window : Window
+        Slides over the input by ones.
+    positions : int64, shape (positions,)
+        Output positions that it makes.
+    down, across : list of int
+        Taps of the kernel in the order in which the window sees them; [-1] where there are none.
+    """
+
+    window: Window
+    positions: NDArray[np.int64]
+    down: list[int]
+    across: list[int]
+
+    @property
+    def empty(self) -> bool:
+        """Whether it sees no tap: its sums are 0."""
+        return min(*self.down, *self.across) < 0
+
+
+def phases(window: Window, image: tuple[int, int], size: tuple[int, int]) -> list[Phase]:
+    """Cut a transposed convolution into dense ones.
+
+    Parameters
+    ----------
+    window : Window
+        As of the convolution that it transposes.
+    image, size : tuple of int
+        Height and width of its input and of its output.
+    """
+    axes = [
+        [_phase(window, axis, phase, image[axis], size[axis]) for phase in range(min(window.stride[axis], size[axis]))] for axis in range(2)
+    ]
+    grid = np.arange(prod(size)).reshape(size)
+    found = []
     for (vertical, down), (horizontal, across) in product(*(enumerate(each) for each in axes)):
-        positions = grid[vertical :: operator.window.stride[0], horizontal :: operator.window.stride[1]].ravel()
-        window = Window(
+        dense = Window(
             kernel=(len(down.taps), len(across.taps)),
             dilation=(down.dilation, across.dilation),
             pads=(down.before, across.before, down.after, across.after),
         )
-        values, bias = known.values, known.bias
-        if values is not None and bias is not None:
-            values = values[:, down.taps][:, :, across.taps] * (min(*down.taps, *across.taps) >= 0)
-            bias = bias - operator.input_zero * values.reshape(len(values), -1).sum(axis=1, dtype=np.int64)
-        found += _products(operator, place, known, _Phase(len(found), window, positions, bias, values), operator.input_zero)
-    return tuple(found)
+        found.append(Phase(dense, grid[vertical :: window.stride[0], horizontal :: window.stride[1]].ravel(), down.taps, across.taps))
+    return found
 
 
 class _Axis(NamedTuple):
