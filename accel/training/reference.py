@@ -11,7 +11,7 @@ References
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from math import prod, sqrt
 from typing import Any, NamedTuple
@@ -23,7 +23,9 @@ from accel.errors import NetworkError, RangeError
 from accel.graph.network import Window
 from accel.graph.trainable import COMPUTED, Add, AveragePool, BatchNorm, Convolution, Layer, MaxPool, Relu, Trainable, image
 from accel.sparsity import Pattern, mask
-from accel.training.recipe import ALGORITHMS
+from accel.training.course import Epoch, batches, check, pruned, rate
+from accel.training.data import Data
+from accel.training.recipe import ALGORITHMS, Recipe
 
 Array = NDArray[Any]
 BIDIRECTIONAL = ("bdwp",)  # prune the weights of BP along output channels
@@ -216,8 +218,7 @@ def run(
 
     values = {name: np.asarray(each, samples.dtype) for name, each in parameters.items()}
     zero = samples.dtype.type(0)
-    forward = values | {name: np.where(kept, values[name], zero) for name, kept in chosen.forward.items()}
-    backward = values | {name: np.where(kept, values[name], zero) for name, kept in chosen.backward.items()}
+    forward, backward = _kept(values, chosen.forward), _kept(values, chosen.backward)
     saved: dict[str, Any] = {}
     tensors = _forward(network, forward, samples, None, saved)
     logits = tensors[network.output].reshape(len(samples), classes)
@@ -249,6 +250,110 @@ def run(
         of_parameters |= own
     batch = {layer.name: np.stack(saved[layer.name][2:]) for layer in network.layers if isinstance(layer, BatchNorm)}
     return Trace(tensors, gradients | of_parameters, loss, logits, batch)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fit:
+    """A network trained in floating point.
+
+    Parameters
+    ----------
+    parameters : dict of str to array
+        By name, not pruned.
+    choice : Choice
+        The weights that stay.
+    statistics : dict of str to array, shape (2, channels)
+        Running mean and variance by batch normalisation.
+    curves : tuple of Epoch
+    """
+
+    parameters: dict[str, Array]
+    choice: Choice
+    statistics: dict[str, Array]
+    curves: tuple[Epoch, ...]
+
+    @property
+    def forward(self) -> dict[str, Array]:
+        """Parameters as FF uses them: pruned."""
+        return _kept(self.parameters, self.choice.forward)
+
+
+def fit(
+    network: Trainable,
+    recipe: Recipe,
+    data: Data,
+    *,
+    epochs: int,
+    dtype: Any = np.float32,
+    progress: Callable[[Epoch], None] | None = None,
+) -> Fit:
+    """Train in floating point, otherwise as :func:`accel.training.loop.train` does: same batches, same rates, same rules of pruning.
+
+    Momentum SGD as torch has it, on the mean of the gradients of a batch: ``v = momentum * v + g + decay * w``, ``w = w - rate * v``.
+    ``sr-ste`` adds its decay of pruned weights to the gradient.
+
+    Parameters
+    ----------
+    network : Trainable
+        With its first parameters; see :func:`draw`.
+    recipe : Recipe
+        `rounding` has no meaning here.
+    data : Data
+    epochs : int
+    dtype : numpy type
+        float32 or float64.
+    progress : callable, optional
+        Told of each epoch.
+
+    Returns
+    -------
+    Fit
+
+    Raises
+    ------
+    RangeError, NetworkError
+        If an argument breaks its rule, or a layer is only counted.
+    """
+    check(network, recipe, epochs, len(data.x))
+    sparse = pruned(network, recipe)
+    values, running = parameters(network, dtype), statistics(network, dtype)
+    velocity = {name: np.zeros_like(each) for name, each in values.items()}
+    momenta = {layer.name: layer.momentum for layer in network.layers if isinstance(layer, BatchNorm)}
+    x, x_test = data.x.astype(dtype), data.x_test.astype(dtype)
+    count = len(x) // recipe.batch
+    choice = choose(network, values, recipe.algorithm, recipe.pattern, sparse)
+    curves = []
+    for epoch in range(epochs):
+        loss, correct = 0.0, 0
+        for number, rows in enumerate(batches(len(x), recipe, epoch), start=epoch * count):
+            trace = run(
+                network, values, x[rows], data.y[rows], algorithm=recipe.algorithm, pattern=recipe.pattern, pruned=sparse, choice=choice
+            )
+            loss += trace.loss
+            correct += int((trace.logits.argmax(axis=1) == data.y[rows]).sum())
+            now = dtype(rate(recipe, number, epochs * count))
+            for name, value in values.items():
+                gradient = trace.gradients[name] / dtype(recipe.batch)
+                if name.endswith(".weight"):
+                    gradient += dtype(recipe.decay) * value
+                    if name in choice.forward and recipe.pruned_decay:
+                        gradient += dtype(recipe.pruned_decay) * np.where(choice.forward[name], dtype(0), value)
+                velocity[name] = dtype(recipe.momentum) * velocity[name] + gradient
+                values[name] = value - now * velocity[name]
+            for name, momentum in momenta.items():
+                running[name] = dtype(momentum) * running[name] + dtype(1 - momentum) * trace.statistics[name]
+            if (number + 1) % recipe.refresh == 0:
+                choice = choose(network, values, recipe.algorithm, recipe.pattern, sparse)
+        logits = infer(network, _kept(values, choice.forward), running, x_test)
+        seen = count * recipe.batch
+        curves.append(Epoch(epoch + 1, loss / seen, correct / seen, float(np.mean(logits.argmax(axis=1) == data.y_test))))
+        if progress is not None:
+            progress(curves[-1])
+    return Fit(values, choice, running, tuple(curves))
+
+
+def _kept(values: Mapping[str, Array], masks: Mapping[str, NDArray[np.bool_]]) -> dict[str, Array]:
+    return {name: np.where(masks[name], each, each.dtype.type(0)) if name in masks else each for name, each in values.items()}
 
 
 def infer(network: Trainable, parameters: Mapping[str, Array], statistics: Mapping[str, Array], samples: Array) -> Array:
