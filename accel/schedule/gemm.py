@@ -243,12 +243,13 @@ def chunks(cut: Bundles, flow: Dataflow, blocks: Blocks) -> NDArray[np.int64]:
     return ends
 
 
-def fronts(config: AcceleratorConfig, gemm: Gemm, cut: Bundles, flow: Dataflow, blocks: Blocks) -> timing.Fronts:
+def fronts(config: AcceleratorConfig, gemm: Gemm, cut: Bundles, flow: Dataflow, blocks: Blocks, repeats: int = 1) -> timing.Fronts:
     """Count the cycles of each stage, a block or a chunk of one, of the program of a :class:`GemmSchedule`; blocks obey their rules.
 
-    Stages are in the order of the program: blocks as :func:`grid` orders them, the chunks of each one after the other.
+    Stages are in the order of the program: blocks as :func:`grid` orders them, the chunks of each one after the other. The program may run
+    `repeats` times without a gap.
     """
-    rows, columns = grid(gemm, blocks)
+    rows, columns = (np.tile(each, repeats) for each in grid(gemm, blocks))
     ends = chunks(cut, flow, blocks)
     if flow is Dataflow.OS:
         cuts = np.zeros(0, np.int64)
@@ -260,9 +261,9 @@ def fronts(config: AcceleratorConfig, gemm: Gemm, cut: Bundles, flow: Dataflow, 
         return timing.os_fronts(config, Job(tile, feed(config, cut, tile, 0)), rows, -(-columns // wide), cuts)
     pairs, beats = _passes(config, cut)
     order = _split_order if ends.size > 1 else _ws_order
-    shapes = list(zip(rows.tolist(), columns.tolist(), strict=True))
-    orders = {(m, n): order(config, dataclasses.replace(gemm, m=m, n=n), cut) for m, n in set(shapes)}
-    each = np.array([orders[shape] for shape in shapes], np.int64)
+    shapes, which = np.unique(np.column_stack([rows, columns]), axis=0, return_inverse=True)
+    orders = [order(config, dataclasses.replace(gemm, m=m, n=n), cut) for m, n in shapes.tolist()]
+    each = np.array(orders, np.int64)[which.ravel()]
     return timing.ws_fronts(config, rows, -(-columns // config.cols), pairs, beats, -(-ends // config.rows), each)
 
 

@@ -167,6 +167,32 @@ class Cost:
     counts: timing.Cycles | None
 
 
+class Tiles(NamedTuple):
+    """The tiles of a cut of products that follow each other without a gap, in order.
+
+    Parameters
+    ----------
+    cycles, lag : int64, shape (tiles,)
+        For which each keeps the array, and from then to its last result.
+    loads, stores : int64, shape (tiles,)
+        What crosses DRAM [bytes].
+    reads : tuple of int
+        Of what is loaded, what each operand takes, weights with indices and channel parameters last [bytes].
+    second : int64, shape (tiles,)
+        Of what is loaded, the second operand: weights, or the other activation [bytes].
+    counts : Cycles
+        Of the array; `total` counts to the last result.
+    """
+
+    cycles: NDArray[np.int64]
+    lag: NDArray[np.int64]
+    loads: NDArray[np.int64]
+    stores: NDArray[np.int64]
+    reads: tuple[int, ...]
+    second: NDArray[np.int64]
+    counts: timing.Cycles
+
+
 @dataclass(frozen=True, slots=True)
 class Found:
     """A cut, its cost, and the best one of the other dataflow, if there is one that fits."""
@@ -228,6 +254,24 @@ def evaluate(config: AcceleratorConfig, work: Work, kept: Kept, tiling: Tiling) 
         if tile > HALF * getattr(config, name):
             raise RangeError(f"tiles must fit half of {name} ({HALF * getattr(config, name)} bytes), not take {tile} bytes")
     return _cost(config, work, tiling, loads)
+
+
+@functools.lru_cache(maxsize=1 << 12)
+def tiles(config: AcceleratorConfig, work: ProductWork, kept: Kept, tiling: Tiling) -> Tiles:
+    """List the tiles of a cut that :func:`evaluate` takes; here equal products follow each other like blocks of one."""
+    assert tiling.dataflow is not None
+    loads = _loads(config, work, kept, tiling)
+    front = _fronts(config, work.gemm, tiling.dataflow, tiling.blocks, work.repeats)
+    streams = (*loads.reads, loads.weights)
+    return Tiles(
+        front.cycles,
+        front.lag + STAGES,
+        np.tile(sum(loads.reads, loads.weights), work.repeats),
+        np.tile(loads.stores, work.repeats),
+        tuple(work.repeats * int(each.sum()) for each in streams),
+        np.tile(loads.reads[1] if work.dynamic else loads.weights, work.repeats),
+        front.counts,
+    )
 
 
 @functools.lru_cache(maxsize=1 << 14)
@@ -365,8 +409,8 @@ def _cost(config: AcceleratorConfig, work: Work, tiling: Tiling, loads: _Loads) 
 
 
 @functools.lru_cache(maxsize=1 << 14)
-def _fronts(config: AcceleratorConfig, gemm: Gemm, flow: Dataflow, blocks: Blocks) -> timing.Fronts:
-    return fronts(config, gemm, _cut(config, gemm), flow, blocks)
+def _fronts(config: AcceleratorConfig, gemm: Gemm, flow: Dataflow, blocks: Blocks, repeats: int = 1) -> timing.Fronts:
+    return fronts(config, gemm, _cut(config, gemm), flow, blocks, repeats)
 
 
 @functools.lru_cache(maxsize=1 << 12)
