@@ -12,6 +12,7 @@ SHIFT_BITS = 6  # shifts of 0 to 63
 COEFFICIENT_BITS = 16  # our choice: coefficients of the vector unit, signed, and of the weight update, unsigned
 MASTER_BITS = 32  # our choice: master weights and their momentum
 MOMENTUM_SHIFT = 16  # a momentum of 1 - 2**-16 at most
+GRADIENT_SHIFT = 31  # our choice: the most that a gradient is moved up, so that the sum of a 32-bit one fits in 64 bits
 
 
 class Dataflow(Enum):
