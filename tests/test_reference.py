@@ -1,0 +1,246 @@
+"""The float step and the float trainer: against torch, finite differences and a naive twin."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from accel.errors import NetworkError, RangeError
+from accel.graph.network import Window
+from accel.graph.trainable import Add, AveragePool, BatchNorm, Convolution, Gelu, Layer, MaxPool, Relu, Trainable
+from accel.sparsity import Pattern
+from accel.training import course, reference
+from accel.training.data import Data
+from accel.training.recipe import ALGORITHMS, Recipe
+
+RECORDED = dict(np.load(Path(__file__).with_name("training.npz")))
+# As in tests/training_oracle.py.
+STEPS = 3
+PATTERN = Pattern(2, 4)
+PRUNED = frozenset({"strided", "wide"})
+RECIPE = Recipe(pattern=PATTERN, dense=("stem", "linear"), batch=4, rate=0.05, schedule="constant", momentum=0.9, decay=0.01)
+SPARSE_DECAY = 0.02
+TOLERANCE = 1e-6  # of the largest magnitude: recorded numbers are rounded to float32
+
+SHAPE = "float32 or float64 of shape (batch, 8, 9, 3)"
+
+SQUARE = Window(kernel=(3, 3), pads=(1, 1, 1, 1))
+STRIDED = dataclasses.replace(SQUARE, stride=(2, 2))
+WIDE = Window(kernel=(3, 3), pads=(2, 2, 2, 2), dilation=(2, 2))
+SHIFTED = Window(kernel=(2, 2), pads=(1, 1, 1, 1))
+
+
+def network(first: dict[str, np.ndarray] | None = None) -> Trainable:
+    """Return the network of tests/training_oracle.py."""
+    shapes = {
+        "x": (8, 9, 3), "stem": (8, 9, 8), "norm": (8, 9, 8), "relu": (8, 9, 8), "pool": (4, 5, 8), "mean": (4, 5, 8),
+        "strided": (2, 3, 12), "wide": (2, 3, 12), "sum": (2, 3, 12), "relu2": (2, 3, 12), "last": (3, 4, 12), "logits": (5,),
+    }  # fmt: skip
+    layers: tuple[Layer, ...] = (
+        Convolution(name="stem", inputs=("x",), output="stem", window=SQUARE, channels=3, filters=8, biased=True),
+        BatchNorm(name="norm", inputs=("stem",), output="norm"),
+        Relu(name="relu", inputs=("norm",), output="relu"),
+        MaxPool(name="pool", inputs=("relu",), output="pool", window=STRIDED),
+        AveragePool(name="mean", inputs=("pool",), output="mean", window=SQUARE),
+        Convolution(name="strided", inputs=("mean",), output="strided", window=STRIDED, channels=8, filters=12, groups=2),
+        Convolution(name="wide", inputs=("strided",), output="wide", window=WIDE, channels=12, filters=12, biased=True),
+        Add(name="sum", inputs=("strided", "wide"), output="sum"),
+        Relu(name="relu2", inputs=("sum",), output="relu2"),
+        AveragePool(name="last", inputs=("relu2",), output="last", window=SHIFTED, counted=True),
+        Convolution(
+            name="linear", inputs=("last",), output="logits", window=Window(kernel=(3, 4)), channels=12, filters=5, linear=True, biased=True
+        ),
+    )  # fmt: skip
+    made = Trainable(name="oracle", shapes=shapes, layers=layers, input="x", output="logits")
+    if first is None:
+        return made
+    known = tuple(
+        dataclasses.replace(layer, weights=first[f"{layer.name}.weight"], bias=first.get(f"{layer.name}.bias"))
+        if isinstance(layer, Convolution)
+        else dataclasses.replace(layer, gamma=first["norm.weight"], beta=first["norm.bias"])
+        if isinstance(layer, BatchNorm)
+        else layer
+        for layer in layers
+    )
+    return dataclasses.replace(made, layers=known)
+
+
+@pytest.fixture(scope="module")
+def known() -> Trainable:
+    return network({name.removeprefix("first "): each for name, each in RECORDED.items() if name.startswith("first ")})
+
+
+def recorded(name: str) -> str:
+    """Return torch's name of a tensor or parameter of ours."""
+    return {"norm.gamma": "norm.weight", "norm.beta": "norm.bias"}.get(name, name)
+
+
+def agree(ours: np.ndarray, torch: np.ndarray) -> None:
+    # A bias before a normalisation has a gradient of 0, which is nothing but rounding on both sides.
+    np.testing.assert_allclose(ours, torch, rtol=0, atol=max(TOLERANCE * np.abs(torch).max(), 1e-12))
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_gradients_are_those_of_torch(known, algorithm):
+    """Of every recorded tensor and of every parameter, with what the algorithm prunes; ties in the pool go to the first."""
+    x, y = RECORDED["x"].astype(np.float64), RECORDED["y"]
+    trace = reference.run(known, reference.parameters(known), x, y, algorithm=algorithm, pattern=PATTERN, pruned=PRUNED)
+    assert trace.loss == pytest.approx(float(RECORDED[f"{algorithm} loss"]), rel=TOLERANCE)
+    names = {*known.shapes, *reference.parameters(known)}
+    assert names == set(trace.gradients)
+    checked = [name for name in names if f"{algorithm} d {recorded(name)}" in RECORDED]
+    assert len(checked) == len([name for name in RECORDED if name.startswith(f"{algorithm} d ")])
+    for name in checked:
+        agree(trace.gradients[name], RECORDED[f"{algorithm} d {recorded(name)}"])
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_updates_are_those_of_torch(known, algorithm):
+    """Three steps of momentum SGD with weight decay, and SR-STE's decay, on the whole batch."""
+    y = RECORDED["y"].astype(np.int64)
+    x = RECORDED["x"]
+    recipe = dataclasses.replace(RECIPE, algorithm=algorithm, sparse_decay=SPARSE_DECAY if algorithm == "sr-ste" else None)
+    trained = reference.fit(known, recipe, Data("oracle", x, y, x, y), epochs=STEPS, dtype=np.float64)
+    for name, values in trained.parameters.items():
+        agree(values, RECORDED[f"{algorithm} after {recorded(name)}"])
+    agree(trained.statistics["norm"][0], RECORDED[f"{algorithm} mean"])
+    count, first = x.size // x.shape[-1], 0.9**STEPS  # torch's running variances are of unbiased ones, those of ONNX are not
+    agree(trained.statistics["norm"][1], (RECORDED[f"{algorithm} variance"] - first) * (count - 1) / count + first)
+    assert [epoch.epoch for epoch in trained.curves] == [1, 2, 3]
+    assert trained.curves[0].loss * len(y) == pytest.approx(float(RECORDED[f"{algorithm} loss"]), rel=TOLERANCE)
+
+
+@pytest.mark.golden
+def test_gradients_are_finite_differences(known):
+    """The derivative of the loss in float64, at random elements of every parameter and of the samples."""
+    rng = np.random.default_rng(1)
+    net = reference.draw(known, 7)
+    values = reference.parameters(net, np.float64)
+    values |= {"x": RECORDED["x"].astype(np.float64)}
+    y = RECORDED["y"]
+
+    def loss() -> float:
+        return reference.run(net, values, values["x"], y).loss
+
+    gradients = reference.run(net, values, values["x"], y).gradients
+    for name, each in values.items():
+        for _ in range(3):
+            place = tuple(rng.integers(each.shape))
+            before, step = each[place], 1e-6
+            each[place] = before + step
+            above = loss()
+            each[place] = before - step
+            below = loss()
+            each[place] = before
+            assert gradients[name][place] == pytest.approx((above - below) / (2 * step), abs=1e-6)
+
+
+@pytest.mark.golden
+def test_convolution_is_its_sum(known):
+    """FF, BP and WU of a grouped, strided convolution are the plain sums, element by element."""
+    net = reference.draw(known, 2)
+    layer = net.convolutions[1]
+    values = reference.parameters(net, np.float64)
+    trace = reference.run(net, values, RECORDED["x"][:2].astype(np.float64), RECORDED["y"][:2])
+    x, y, w = trace.tensors["mean"], trace.tensors["strided"], values["strided.weight"]
+    dy = trace.gradients["strided"]
+    forward, dx, dw = np.zeros_like(y), np.zeros_like(x), np.zeros_like(w)
+    per = layer.channels // layer.groups
+    for b, i, j, f, u, v, c in itertools.product(range(2), range(2), range(3), range(12), range(3), range(3), range(per)):
+        row, column, channel = 2 * i + u - 1, 2 * j + v - 1, f // 6 * per + c
+        if 0 <= row < 4 and 0 <= column < 5:
+            forward[b, i, j, f] += x[b, row, column, channel] * w[f, u, v, c]
+            dx[b, row, column, channel] += dy[b, i, j, f] * w[f, u, v, c]
+            dw[f, u, v, c] += dy[b, i, j, f] * x[b, row, column, channel]
+    np.testing.assert_allclose(y, forward, atol=1e-12)
+    np.testing.assert_allclose(trace.gradients["mean"], dx, atol=1e-12)
+    np.testing.assert_allclose(trace.gradients["strided.weight"], dw, atol=1e-12)
+
+
+@pytest.mark.golden
+def test_pruned_gradients_keep_their_norms():
+    """Each position keeps N of M, each (sample, channel) its L1 norm, and what loses everything stays 0."""
+    dy = np.random.default_rng(0).standard_normal((3, 2, 5, 7))
+    dy[1, :, :, 2] = 1e-3  # never among the largest
+    kept = reference.prune_gradient(dy, PATTERN)
+    groups = [kept[..., :4], kept[..., 4:]]
+    assert [int((group != 0).sum(axis=-1).max()) for group in groups] == [2, 2]
+    lost = (kept == 0).all(axis=(1, 2))
+    assert lost[1, 2]
+    np.testing.assert_allclose(np.abs(kept).sum(axis=(1, 2)), np.where(lost, 0, np.abs(dy).sum(axis=(1, 2))))
+
+
+@pytest.mark.golden
+def test_draws_are_those_of_the_seed():
+    """Each layer draws on its own with He's deviation; normalisations change nothing."""
+    net, again, other = (reference.parameters(reference.draw(network(), seed)) for seed in (1, 1, 2))
+    assert all(np.array_equal(net[name], again[name]) for name in net)
+    assert not np.array_equal(net["wide.weight"], other["wide.weight"])
+    assert net["linear.weight"].std() == pytest.approx((2 / 144) ** 0.5, rel=0.1)
+    assert not net["stem.bias"].any()
+    assert (net["norm.gamma"] == 1).all()
+    np.testing.assert_array_equal(reference.statistics(network())["norm"], np.repeat([[0.0], [1.0]], 8, axis=1))
+
+
+def test_refresh_holds_the_choice():
+    """Between two choices the masks stay, however the weights move."""
+    net = reference.draw(network(), 0)
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((12, 8, 9, 3), np.float32), rng.integers(0, 5, 12)
+    data = Data("noise", x, y, x, y)
+    recipe = Recipe(pattern=PATTERN, batch=4, rate=0.5, decay=0.0)
+    first = reference.choose(net, reference.parameters(net), "bdwp", PATTERN, course.pruned(net, recipe))
+    held = reference.fit(net, dataclasses.replace(recipe, refresh=4), data, epochs=1)
+    chosen = reference.fit(net, recipe, data, epochs=1)
+    assert all(np.array_equal(held.choice.forward[name], first.forward[name]) for name in first.forward)
+    assert not all(np.array_equal(chosen.choice.forward[name], first.forward[name]) for name in first.forward)
+    assert ((held.forward["wide.weight"] != 0) == held.choice.forward["wide.weight"]).all()
+
+
+@pytest.mark.golden
+def test_rate_and_batches():
+    """The cosine falls from the rate to almost 0; an epoch's batches are whole, of different rows, and those of its seed and number."""
+    recipe = Recipe(batch=4, rate=0.5, seed=3)
+    rates = [course.rate(recipe, step, 10) for step in range(10)]
+    assert rates[0] == 0.5
+    assert rates[5] == pytest.approx(0.25)
+    assert rates == sorted(rates, reverse=True)
+    assert course.rate(dataclasses.replace(recipe, schedule="constant"), 9, 10) == 0.5
+    rows = [np.concatenate(list(course.batches(10, recipe, epoch))) for epoch in (0, 0, 1)]
+    assert len(rows[0]) == len(set(rows[0].tolist())) == 8
+    np.testing.assert_array_equal(rows[0], rows[1])
+    assert not np.array_equal(rows[0], rows[2])
+    words = np.random.PCG64(np.random.SeedSequence((3, 1, 0))).random_raw(10).tolist()
+    assert rows[0].tolist() == sorted(range(10), key=words.__getitem__)[:8]
+
+
+@pytest.mark.golden
+def test_refused(known):
+    x, y = RECORDED["x"].astype(np.float64), RECORDED["y"]
+    values = reference.parameters(known)
+    for arguments, error, told in (
+        ((network(), {}, x, y, "other"), RangeError, "algorithm must be one of bdwp, sr-ste, sdgp, dense, not 'other'"),
+        ((known, values, x[:, 1:], y, "dense"), RangeError, f"samples must be {SHAPE}, not float64 of (4, 7, 9, 3)"),
+        ((known, values, x, y[1:], "dense"), RangeError, "labels must be integers of shape (4,), not int64 of shape (3,)"),
+        ((known, values, x, y + 2, "dense"), RangeError, "labels must be in [0, 4], not 2..5"),
+    ):  # fmt: skip
+        net, given, samples, labels, algorithm = arguments
+        with pytest.raises(error, match=f"^{re.escape(told)}$"):
+            reference.run(net, given, samples, labels, algorithm=algorithm)
+    with pytest.raises(NetworkError, match=r"^stem.weight must be known, not left to its shape: draw weights for oracle$"):
+        reference.parameters(network())
+    counted = Trainable(name="t", shapes={"x": (4,), "y": (4,)}, layers=(Gelu(name="g", inputs=("x",), output="y"),), input="x", output="y")
+    with pytest.raises(NetworkError, match=r"^g must be of a kind that is computed, not Gelu, which is counted only$"):
+        reference.run(counted, {}, x[:, 0, 0], y)
+    data = Data("oracle", RECORDED["x"], y, RECORDED["x"], y)
+    with pytest.raises(RangeError, match=r"^batch must be at most the 4 training samples, not 5$"):
+        reference.fit(known, Recipe(batch=5), data, epochs=1)
+    with pytest.raises(RangeError, match=r"^epochs must be an int in \[1, 1048575\], not 0$"):
+        reference.fit(known, Recipe(batch=2), data, epochs=0)
+    with pytest.raises(NetworkError, match=r"^dense must be of layers with weights, stem, strided, wide, linear, not 'conv'$"):
+        reference.fit(known, Recipe(batch=2, dense=("conv",)), data, epochs=1)
