@@ -128,6 +128,28 @@ def result(config: AcceleratorConfig) -> data.StructLayout:
     )
 
 
+def working(config: AcceleratorConfig) -> data.ArrayLayout:
+    """Lay out one working weight per lane: input channel c of a tap, one output channel in each lane."""
+    return data.ArrayLayout(signed(config.weight_bits), config.cols)
+
+
+def prune(config: AcceleratorConfig) -> data.StructLayout:
+    """Lay out the fields of `accel.isa.Prune`."""
+    return data.StructLayout(
+        {
+            "beats": unsigned(isa.ROW_BITS),
+            "lanes": unsigned(bits_for(config.cols)),
+            "n": unsigned(bits_for(config.bundle)),
+            "m": unsigned(bits_for(config.bundle)),
+        }
+    )
+
+
+def code(config: AcceleratorConfig) -> data.StructLayout:
+    """Lay out one pair per lane, of which the first `lanes` count; `head` marks the first pair of a group."""
+    return data.StructLayout({**dict(north(config).members), "lanes": unsigned(bits_for(config.cols))})
+
+
 def words(config: AcceleratorConfig) -> data.ArrayLayout:
     """Lay out one word of stochastic rounding per lane; `cols` lanes."""
     return data.ArrayLayout(unsigned(WORD_BITS), config.cols)
@@ -136,6 +158,53 @@ def words(config: AcceleratorConfig) -> data.ArrayLayout:
 def draw(config: AcceleratorConfig) -> data.StructLayout:
     """Lay out the lanes that take their word in a beat; `last` ends the tensor."""
     return data.StructLayout({"take": data.ArrayLayout(1, config.cols), "last": 1})
+
+
+def update(config: AcceleratorConfig) -> data.StructLayout:
+    """Lay out the fields of `accel.isa.Update`; `stochastic` is the rounding."""
+    coefficient, shift = unsigned(isa.COEFFICIENT_BITS), unsigned(isa.SHIFT_BITS)
+    return data.StructLayout(
+        {
+            "beats": unsigned(isa.ROW_BITS),
+            "lanes": unsigned(bits_for(config.cols)),
+            "momentum": coefficient,
+            "gradient_shift": unsigned(bits_for(isa.GRADIENT_SHIFT)),
+            "decay": coefficient,
+            "pruned_decay": coefficient,
+            "decay_shift": shift,
+            "rate": coefficient,
+            "rate_shift": shift,
+            "working_shift": shift,
+            "stochastic": 1,
+            "last": 1,
+        }
+    )
+
+
+def gradients(config: AcceleratorConfig) -> data.StructLayout:
+    """Lay out one weight per lane as it is updated: its gradient, momentum and master copy, and whether FF keeps it."""
+    return data.StructLayout(
+        {
+            "gradient": data.ArrayLayout(signed(config.act_bits), config.cols),
+            "velocity": data.ArrayLayout(signed(isa.MASTER_BITS), config.cols),
+            "master": data.ArrayLayout(signed(isa.MASTER_BITS), config.cols),
+            "kept": data.ArrayLayout(1, config.cols),
+        }
+    )
+
+
+def updated(config: AcceleratorConfig) -> data.StructLayout:
+    """Lay out one updated weight per lane: momentum, master and working copy, and whether each saturated."""
+    return data.StructLayout(
+        {
+            "velocity": data.ArrayLayout(signed(isa.MASTER_BITS), config.cols),
+            "master": data.ArrayLayout(signed(isa.MASTER_BITS), config.cols),
+            "working": data.ArrayLayout(signed(config.weight_bits), config.cols),
+            "velocity_saturated": data.ArrayLayout(1, config.cols),
+            "master_saturated": data.ArrayLayout(1, config.cols),
+            "working_saturated": data.ArrayLayout(1, config.cols),
+        }
+    )
 
 
 def sample(config: RbfConfig) -> data.ArrayLayout:
