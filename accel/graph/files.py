@@ -10,9 +10,10 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from math import prod
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -28,7 +29,11 @@ from accel.graph.read import naming, read, status
 from accel.graph.simplify import simplify
 from accel.graph.topology import Convolution, Gemm, Topology, load_topology
 
+if TYPE_CHECKING:
+    from accel.graph.trainable import Trainable
+
 SUFFIX = ".onnx"
+FLOAT = ".float"  # before it, of a network that ships with the package in both forms
 TOPOLOGY = ".csv"
 SAMPLES = 4  # our choice: of standard normal numbers, where no calibration samples are given
 SEED = 1  # our choice: of those samples
@@ -112,7 +117,54 @@ def load(
             topology = load_topology(file)
             options.unused(topology.name, depth=2)
             return products(topology)
-    return prepare(source, example, options).network()
+    real = partial(trainable, source, example, constants=constants, seed=seed, whole=whole, shapes=shapes)
+    return prepare(source, example, options).network(real)
+
+
+def trainable(
+    source: Any,
+    example: Any = None,
+    *,
+    constants: Mapping[str, ArrayLike] | None = None,
+    seed: int | None = None,
+    whole: bool = False,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+) -> Trainable:
+    """Make the float network that is trained of whatever holds one: batch normalisation apart, quantisers gone.
+
+    Parameters
+    ----------
+    source, example, constants
+        As for :func:`load`, but no topology. A quantised file is taken for the float network that it approximates; what it has folded
+        stays folded.
+    seed : int, optional
+        Of the weights of a network by name; without it only their shapes are known.
+    whole, shapes
+        As for :func:`load`.
+
+    Returns
+    -------
+    Trainable
+
+    Raises
+    ------
+    NetworkError
+        If the source cannot be read, or holds something that cannot be trained. The message names the file, and the node if there is one.
+    ConfigError
+        If `seed` breaks its rule.
+    """
+    from accel.graph import training
+    from accel.graph.patterns import fuse
+    from accel.graph.unquantised import unquantised
+
+    if isinstance(source, str | os.PathLike) and Path(os.fsdecode(source)).suffix == TOPOLOGY and os.fspath(source) not in names():
+        raise NetworkError(f"network that is trained must have tensors between its layers, not be a topology, {os.fspath(source)!r}")
+    told = Options(constants=constants, seed=seed, whole=whole, shapes=shapes)
+    graph, file = _graph(source, example, told, trained=True)
+    with naming(file) if file else nullcontext():
+        graph = fold(bind(graph, constants, whole, shapes))
+        graph = unquantised(qonnx.rewrite(qoperator.rewrite(replace(graph, name=graph.name.removesuffix(FLOAT), batch=1))))
+        return training.trainable(fold(fuse(fold(graph))))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -186,12 +238,12 @@ class Prepared(NamedTuple):
     real: Graph | None = None
     file: Path | None = None
 
-    def network(self) -> Network:
-        """Import the graph."""
+    def network(self, real: Callable[[], Trainable] | None = None) -> Network:
+        """Import the graph; `real` gives the network that is trained."""
         from accel.graph.onnx import network
 
         with naming(self.file) if self.file else nullcontext():
-            return network(self.graph, self.graph.name)
+            return network(self.graph, self.graph.name, real)
 
 
 def prepare(source: Any, example: Any = None, options: Options | None = None) -> Prepared:
@@ -213,10 +265,18 @@ def prepare(source: Any, example: Any = None, options: Options | None = None) ->
         As :func:`load`.
     """
     told = options or Options()
+    graph, file = _graph(source, example, told)
+    with naming(file) if file else nullcontext():
+        drawn = file is None and isinstance(source, str | os.PathLike)
+        return Prepared(*_quantised(graph, told, drawn=drawn), file)
+
+
+def _graph(source: Any, example: Any, told: Options, *, trained: bool = False) -> tuple[Graph, Path | None]:
+    """Graph as its source has it, in the form that is trained if there are two; and its file, if it comes from one."""
     if type(source).__module__.partition(".")[0] != "builtins" and hasattr(source, "state_dict"):
         from accel.graph.module import export
 
-        return Prepared(*_quantised(export(source, example, told.whole), told))
+        return export(source, example, told.whole, trained=trained), None
     if not isinstance(source, str | os.PathLike) or isinstance(os.fspath(source), bytes):
         raise NetworkError(f"network must be a path, a torch module or one of {', '.join(names())}, not {_short(source)}")
     if example is not None:
@@ -225,14 +285,14 @@ def prepare(source: Any, example: Any = None, options: Options | None = None) ->
     if not name:
         raise NetworkError(f"network must be an ONNX file or one of {', '.join(names())}, not an empty name")
     if name in BUILDERS:
-        return Prepared(*_quantised(BUILDERS[name](told.seed), told, drawn=True))
+        return BUILDERS[name](told.seed, trained=trained), None
     file = builtin().get(name, Path(name))
+    if trained and name in builtin() and (real := file.with_suffix(f"{FLOAT}{SUFFIX}")).exists():
+        file = real
     with naming(file):
         if status(file) is None:
             raise NetworkError(f"network must be an ONNX file or one of {', '.join(names())}, not a missing file")
-    graph = read(file)
-    with naming(file):
-        return Prepared(*_quantised(graph, told), file)
+    return read(file), file
 
 
 def _short(value: object) -> str:

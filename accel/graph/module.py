@@ -25,7 +25,7 @@ from accel.graph.read import read
 OPSET = 17  # the oldest with LayerNormalization; every PyTorch since 2.0 writes it
 
 
-def export(module: Any, example: Any, whole: bool = False) -> Graph:
+def export(module: Any, example: Any, whole: bool = False, *, trained: bool = False) -> Graph:
     """Export a module in evaluation mode.
 
     Parameters
@@ -36,6 +36,8 @@ def export(module: Any, example: Any, whole: bool = False) -> Graph:
         What it is called with, the batch on axis 0; values do not matter.
     whole : bool
         Axis 0 is no batch: take the example as it is, not its first sample.
+    trained : bool
+        Keep batch normalisation apart from the convolution before it.
 
     Returns
     -------
@@ -68,13 +70,13 @@ def export(module: Any, example: Any, whole: bool = False) -> Graph:
         traced, exported = Path(folder) / "traced" / f"{name}.onnx", Path(folder) / "exported" / f"{name}.onnx"
         reasons, doubts = [], []  # weights over 2 GB go to files beside these, which stay mapped
         try:
-            doubts = _trace(module, tensors, traced)
+            doubts = _trace(module, tensors, traced, trained)
             if not doubts:
                 return read(traced)
         except Exception as error:  # raised for whatever a module may do, of many types
             reasons.append(_brief(error))
         try:
-            _dynamo(module, tensors, exported)
+            _dynamo(module, tensors, exported, trained)
             return read(exported)
         except Exception as error:
             reasons.append(_brief(error))
@@ -122,12 +124,16 @@ def _names(module: Any, count: int) -> list[str]:
     return parameters[:count] if len(parameters) >= count else [f"input{index}" for index in range(count)]
 
 
-def _trace(module: Any, tensors: tuple[Any, ...], file: Path) -> list[str]:
+def _trace(module: Any, tensors: tuple[Any, ...], file: Path, trained: bool) -> list[str]:
     """Export by tracing; return its warnings that a value may have become a constant."""
     import torch
 
     file.parent.mkdir()
-    arguments = {"dynamo": False} if "dynamo" in inspect.signature(torch.onnx.export).parameters else {}  # absent before 2.5
+    arguments: dict[str, Any] = (
+        {"dynamo": False} if "dynamo" in inspect.signature(torch.onnx.export).parameters else {}
+    )  # absent before 2.5
+    if trained:  # in evaluation mode the exporter folds normalisation into weights; each module's own mode is that, too
+        arguments["training"] = torch.onnx.TrainingMode.PRESERVE
     export: Callable[..., Any] = torch.onnx.export
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", torch.jit.TracerWarning)
@@ -135,11 +141,12 @@ def _trace(module: Any, tensors: tuple[Any, ...], file: Path) -> list[str]:
     return [str(each.message) for each in caught if issubclass(each.category, torch.jit.TracerWarning)]
 
 
-def _dynamo(module: Any, tensors: tuple[Any, ...], file: Path) -> None:
+def _dynamo(module: Any, tensors: tuple[Any, ...], file: Path, trained: bool) -> None:
     """Export by torch.export."""
     import torch
 
     file.parent.mkdir()
     export: Callable[..., Any] = torch.onnx.export
-    program = export(module, tensors, input_names=_names(module, len(tensors)), dynamo=True, verbose=False)
+    plain = {"optimize": False} if trained else {}
+    program = export(module, tensors, input_names=_names(module, len(tensors)), dynamo=True, verbose=False, **plain)
     program.save(str(file))

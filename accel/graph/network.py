@@ -13,10 +13,10 @@ float outside the accelerator.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -26,6 +26,9 @@ from accel.formats import FixedFormat, Rounding
 from accel.graph.graph import Graph
 from accel.quant import dequantise, quantise
 from accel.sparsity import Pattern
+
+if TYPE_CHECKING:
+    from accel.graph.trainable import Trainable
 
 
 def channels_last(axes: int) -> tuple[int, ...]:
@@ -640,6 +643,8 @@ class Network:
     tensors : mapping of str to Tensor
     operators : tuple of Operator
     inputs, outputs : tuple of Port
+    real : callable, optional
+        Gives the float network of the same source, as it is trained; None where there is none.
 
     Raises
     ------
@@ -652,6 +657,7 @@ class Network:
     operators: tuple[Operator, ...]
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
+    real: Callable[[], Trainable] | None = field(default=None, repr=False, compare=False)
 
     def __repr__(self) -> str:
         return f"<Network {self.name!r}: {len(self.operators)} operators, {len(self.tensors)} tensors>"

@@ -6,6 +6,9 @@ QuantizeLinear and DequantizeLinear say where integers lie; :mod:`accel.graph.op
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
 from onnx import TensorProto
 
 from accel.errors import NetworkError
@@ -16,12 +19,15 @@ from accel.graph.network import Network, Port
 from accel.graph.operators import OPERATORS as OPERATORS  # what there is to import
 from accel.graph.operators import OnHost, Site
 
+if TYPE_CHECKING:
+    from accel.graph.trainable import Trainable
+
 # Operators that slide a window over their first input, and those that leave its axes as they are.
 WINDOWS = ("Conv", "ConvInteger", "ConvTranspose", "MaxPool", "AveragePool", "GlobalMaxPool", "GlobalAveragePool", "BatchNormalization")
 LEAVE = ("QuantizeLinear", "DequantizeLinear", "Relu", "Clip", "Add", "Mul", "Cast")
 
 
-def network(graph: Graph, name: str) -> Network:
+def network(graph: Graph, name: str, real: Callable[[], Trainable] | None = None) -> Network:
     """Import a graph.
 
     Parameters
@@ -30,6 +36,8 @@ def network(graph: Graph, name: str) -> Network:
         Canonical: as :mod:`accel.graph.qoperator` and :mod:`accel.graph.qonnx` leave it, shapes and element types known.
     name : str
         What the network is called.
+    real : callable, optional
+        Gives the network that is trained.
 
     Returns
     -------
@@ -60,6 +68,7 @@ def network(graph: Graph, name: str) -> Network:
         operators=tuple(reversed(operators)),
         inputs=tuple(port for port in builder.inputs.values() if port.tensor in needed),
         outputs=outputs,
+        real=real,
     )
 
 

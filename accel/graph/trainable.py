@@ -148,6 +148,18 @@ class AveragePool(Layer):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Clip(Layer):
+    """``y = min(max(x, 0), limit)``, as Relu6; counted, not computed.
+
+    Parameters
+    ----------
+    limit : float
+    """
+
+    limit: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class LayerNorm(Layer):
     """Normalisation of each row, with gamma and beta; counted, not computed."""
 

@@ -10,7 +10,7 @@ from accel.errors import NetworkError
 from accel.graph.builder import Draft, Value, image_order
 from accel.graph.network import Operator, Tensor, TransposedConvolution, Window
 from accel.graph.operators.products import MERGES, Weights, bias, merged, product, weights, zero_point
-from accel.graph.operators.registry import Site, imports
+from accel.graph.operators.registry import Attributed, Site, imports
 from accel.graph.operators.windows import image, pads, pair, steps, window
 
 
@@ -31,7 +31,7 @@ def _conv_integer(site: Site) -> Value:
 def _convolution(site: Site, x: Tensor, own: Weights, addend: Any, zero: int | None = None) -> Draft:
     height, width, channels = x.image
     filters, kernel = len(own.integers), own.integers.shape[2:]
-    groups = _groups(site, filters)
+    groups = groups_of(site, filters)
     if own.integers.shape[1] * groups != channels:
         raise NetworkError(f"weights of {site} must have {channels} / {groups} input channels, not {own.integers.shape[1]}")
     slides = window(site, kernel, (height, width))
@@ -41,7 +41,8 @@ def _convolution(site: Site, x: Tensor, own: Weights, addend: Any, zero: int | N
     return product(site, x, own, (1, filters, *places), window=slides, groups=groups, addend=addend, zero=zero, order=order)
 
 
-def _groups(site: Site, filters: int) -> int:
+def groups_of(site: Attributed, filters: int) -> int:
+    """Count the groups of a convolution, of which each has as many filters."""
     groups = site.attribute("group", 1)
     if not isinstance(groups, int) or groups < 1 or filters % groups:
         raise NetworkError(f"group of {site} must divide its {filters} filters, not be {groups}")
@@ -52,7 +53,7 @@ def _groups(site: Site, filters: int) -> int:
 def _conv_transpose(site: Site) -> Value:
     x, axes = image(site, 0)
     height, width, channels = x.image
-    groups = _groups(site, channels)
+    groups = groups_of(site, channels)
     own = _transposed_weights(site, axes, groups)
     filters, kernel = len(own.integers), own.integers.shape[1:-1]
     if own.integers.shape[-1] * groups != channels:
