@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from math import cos, pi
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,8 @@ from accel.training.data import ORDER, order
 from accel.training.recipe import Recipe
 
 
-class Epoch(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Epoch:
     """How far a run has come after an epoch.
 
     Parameters
@@ -28,12 +29,18 @@ class Epoch(NamedTuple):
         Share of the epoch's samples that were classified right before their own step.
     held_out : float
         Share of the samples held out that are classified right after the epoch.
+    saturated : dict of str to int
+        Elements that saturated in the epoch, by the names of :class:`accel.training.state.State`; none in floating point.
+    overflowed : dict of str to int
+        Sums that left the accumulator in the epoch, by layer and stage, as ``"conv1 FF"``.
     """
 
     epoch: int
     loss: float
     accuracy: float
     held_out: float
+    saturated: dict[str, int] = field(default_factory=dict)
+    overflowed: dict[str, int] = field(default_factory=dict)
 
 
 def batches(samples: int, recipe: Recipe, epoch: int) -> Iterator[NDArray[np.int64]]:

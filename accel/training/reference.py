@@ -346,7 +346,8 @@ def fit(
                 choice = choose(network, values, recipe.algorithm, recipe.pattern, sparse)
         logits = infer(network, _kept(values, choice.forward), running, x_test)
         seen = count * recipe.batch
-        curves.append(Epoch(epoch + 1, loss / seen, correct / seen, float(np.mean(logits.argmax(axis=1) == data.y_test))))
+        right = float(np.mean(logits.argmax(axis=1) == data.y_test))
+        curves.append(Epoch(epoch=epoch + 1, loss=loss / seen, accuracy=correct / seen, held_out=right))
         if progress is not None:
             progress(curves[-1])
     return Fit(values, choice, running, tuple(curves))
