@@ -211,7 +211,7 @@ class Writer:
         return self.quantised("x", (1, 3, size, size), SPREAD, 1.0)
 
 
-def resnet9(seed: int | None = None, *, trained: bool = False) -> Graph:
+def resnet9(seed: int | None = None, *, trained: bool = False, classes: int = 10) -> Graph:
     """Write ResNet-9 as the field trains it on 32 x 32 images: two residual blocks between four convolutions."""
     w = Writer(seed, trained)
     x = w.convolution(w.image(32), "prep", 64)
@@ -222,10 +222,10 @@ def resnet9(seed: int | None = None, *, trained: bool = False) -> Graph:
             x = w.add(x, inner, f"sum{stage}")
     pooled = w.max_pool(x, "pool4", 4, 4)
     flat = Signal(w.node("Flatten", (pooled.name,), "flat", axis=1), (1, 512), pooled.power)
-    return w.graph("resnet9", (1, 3, 32, 32), w.linear(flat, "classifier", 10))
+    return w.graph("resnet9", (1, 3, 32, 32), w.linear(flat, "classifier", classes))
 
 
-def vgg19(seed: int | None = None, *, trained: bool = False) -> Graph:
+def vgg19(seed: int | None = None, *, trained: bool = False, classes: int = 10) -> Graph:
     """Write VGG-19 for 32 x 32 images: sixteen convolutions, five poolings, one linear layer."""
     w = Writer(seed, trained)
     x = w.image(32)
@@ -234,7 +234,7 @@ def vgg19(seed: int | None = None, *, trained: bool = False) -> Graph:
             x = w.convolution(x, f"conv{stage}_{layer}", channels)
         x = w.max_pool(x, f"pool{stage}", 2, 2)
     flat = Signal(w.node("Flatten", (x.name,), "flat", axis=1), (1, 512), x.power)
-    return w.graph("vgg19", (1, 3, 32, 32), w.linear(flat, "classifier", 10))
+    return w.graph("vgg19", (1, 3, 32, 32), w.linear(flat, "classifier", classes))
 
 
 def _stem(w: Writer) -> Signal:
@@ -242,7 +242,7 @@ def _stem(w: Writer) -> Signal:
     return w.max_pool(w.convolution(w.image(224), "conv1", 64, 7, 2), "maxpool", 3, 2, 1)
 
 
-def resnet18(seed: int | None = None, *, trained: bool = False, size: int = 224) -> Graph:
+def resnet18(seed: int | None = None, *, trained: bool = False, size: int = 224, classes: int = 1000) -> Graph:
     """Write ResNet-18 for 224 x 224 images, or for smaller ones: a 3 x 3 stem of stride 1 and no pooling before the blocks."""
     w = Writer(seed, trained)
     x = _stem(w) if size == 224 else w.convolution(w.image(size), "conv1", 64)
@@ -253,7 +253,7 @@ def resnet18(seed: int | None = None, *, trained: bool = False, size: int = 224)
             short = w.convolution(x, f"{name}.downsample", channels, 1, stride, activation="") if stride > 1 else x
             x = w.add(inner, short, f"{name}.add", activation="Relu")
     name = "resnet18" if size == 224 else f"resnet18-{size}"
-    return w.graph(name, (1, 3, size, size), w.linear(w.mean(x, "avgpool"), "fc", 1000))
+    return w.graph(name, (1, 3, size, size), w.linear(w.mean(x, "avgpool"), "fc", classes))
 
 
 def resnet50(seed: int | None = None, *, trained: bool = False) -> Graph:
@@ -357,7 +357,7 @@ BUILDERS: dict[str, Build] = {
     "vgg19": vgg19,
     "vit": vit,
     "resnet18": resnet18,
-    "resnet18-64": partial(resnet18, size=64),
+    "resnet18-64": partial(resnet18, size=64, classes=200),  # as for Tiny ImageNet, our choice
     "resnet50": resnet50,
     "mobilenetv2": mobilenetv2,
 }
