@@ -1,6 +1,6 @@
 """Words of stochastic rounding: a linear-feedback shift register per lane, 32 fresh bits for every element."""
 
-from amaranth import Cat, Module, Signal
+from amaranth import Cat, Module, Signal, Value
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -8,6 +8,11 @@ from accel.config import AcceleratorConfig
 from accel.lfsr import parities
 
 from . import shapes
+
+
+def leap(word: Value) -> Value:
+    """Return the word that follows: each of its bits is the parity of some of this one's."""
+    return Cat(Cat(word[bit] for bit in bits).xor() for bits in parities())
 
 
 class Lfsr(wiring.Component):
@@ -46,11 +51,11 @@ class Lfsr(wiring.Component):
         seeded = Signal()
         drawn = self.i.valid & self.i.ready
 
-        # Datapath: a word is a register, each bit of its successor the parity of some of its bits.
+        # Datapath: a word is a register.
         m.d.comb += self.o.payload.eq(state)
         for lane in range(self.config.cols):
             with m.If(drawn & self.i.payload.take[lane]):
-                m.d.sync += state[lane].eq(Cat(Cat(state[lane][bit] for bit in bits).xor() for bits in parities()))
+                m.d.sync += state[lane].eq(leap(state[lane]))
         with m.If(self.seed.valid & self.seed.ready):
             m.d.sync += state.eq(self.seed.payload)
 

@@ -103,6 +103,8 @@ BLOCKS = {
         Block("postprocess", "bias, requantisation, zero point and clip, by channel", "cols act_bits acc_bits mult_bits param_rows"),
         Block("core", "`stce`, `accumulator`, `vector` and `postprocess`, wired: a layer from operands to results", CORE),
         Block("lfsr", "words of stochastic rounding, one lane per column", "cols"),
+        Block("wuve", "momentum, weight decay and rounding of the working copy, a weight per lane", "cols act_bits weight_bits"),
+        Block("sore", "prunes a strip of weights N:M along input and along output channels, in one pass", "cols bundle weight_bits"),
         _function("gaussian", "2^-t, e^-u or e^(-d^2/2) to a stated error, combinational or pipelined", "exp2", "exp", "gaussian"),
         _function("sigmoid", "1/(1 + e^-x), likewise", "sigmoid"),
         _function("tanh", "hyperbolic tangent, likewise", "tanh"),

@@ -135,7 +135,7 @@ MUTANTS: dict[str, tuple[Mutant, ...]] = {
         Mutant("ready-while-waiting", "rtl/function.py", "self.i.ready.eq(advance)", "self.i.ready.eq(1)"),
     ),
     "lfsr": (
-        Mutant("lanes-shifted", "rtl/lfsr.py", "state[lane].eq(Cat", "state[lane - 1].eq(Cat"),
+        Mutant("lanes-shifted", "rtl/lfsr.py", "state[lane].eq(leap", "state[lane - 1].eq(leap"),
         Mutant("lane-always-steps", "rtl/lfsr.py", "m.If(drawn & self.i.payload.take[lane])", "m.If(drawn)"),
         Mutant(
             "steps-on-a-wait", "rtl/lfsr.py", "m.If(drawn & self.i.payload.take[lane])", "m.If(self.i.valid & self.i.payload.take[lane])"
@@ -144,6 +144,37 @@ MUTANTS: dict[str, tuple[Mutant, ...]] = {
         Mutant("words-without-seed", "rtl/lfsr.py", "self.o.valid.eq(seeded & self.i.valid)", "self.o.valid.eq(self.i.valid)"),
         Mutant("last-ignored", "rtl/lfsr.py", "drawn & self.i.payload.last", "drawn"),
         Mutant("bits-reversed", "rtl/lfsr.py", "for bits in parities()", "for bits in reversed(parities())"),
+    ),
+    "wuve": (
+        Mutant("tie-to-odd", "rtl/arithmetic.py", "(sticky | quotient[0])", "(sticky | ~quotient[0])"),
+        Mutant("momentum-shift-off-by-one", "rtl/wuve.py", "Const(isa.MOMENTUM_SHIFT, ", "Const(isa.MOMENTUM_SHIFT - 1, "),
+        Mutant("decays-swapped", "rtl/wuve.py", "job.decay, job.pruned_decay)", "job.pruned_decay, job.decay)"),
+        Mutant("decay-narrow", "rtl/wuve.py", "half_even, len(pull))", "half_even, isa.MASTER_BITS)"),
+        Mutant("velocity-wraps", "rtl/wuve.py", "register(clamp(total, isa.MASTER_BITS)", "register(total[: isa.MASTER_BITS].as_signed()"),
+        Mutant("step-added", "rtl/wuve.py", "~steps, ~carry)", "steps, carry)"),
+        Mutant("step-rounds-down", "rtl/wuve.py", "~steps, ~carry)", "~steps, Const(1))"),
+        Mutant("step-narrow", "rtl/wuve.py", "half_even, isa.MASTER_BITS + 2)", "half_even, isa.MASTER_BITS + 1)"),
+        Mutant("rate-late", "rtl/wuve.py", '"rate": 5', '"rate": 6'),
+        Mutant("gradient-shift-early", "rtl/wuve.py", '"gradient_shift": 2', '"gradient_shift": 1'),
+        Mutant("tie-always-up", "rtl/wuve.py", "below[-1] & (below[:-1].any() | whole[0])", "below[-1]"),
+        Mutant("working-bound-off-by-one", "rtl/wuve.py", "signed(config.weight_bits + 2)", "signed(config.weight_bits + 1)"),
+        Mutant("low-bit-of-word-lost", "rtl/wuve.py", "(below + self.word)", "(below + (self.word & ~1))"),
+        Mutant("word-of-neighbour", "rtl/wuve.py", "lane.word.eq(words[column])", "lane.word.eq(words[column - 1])"),
+        Mutant("steps-on-a-wait", "rtl/wuve.py", "with m.If(advance & draw):", "with m.If(draw):"),
+        Mutant("lane-without-element-steps", "rtl/wuve.py", "Mux(lanes > j, ", "Mux(lanes >= j, "),
+        Mutant(
+            "zero-draws-no-word",
+            "rtl/wuve.py",
+            "Mux(lanes > j, ",
+            'Mux((lanes > j) & delay(m, self.i.payload.gradient[j].any(), 10, "zero"), ',
+        ),
+        Mutant("half-even-draws", "rtl/wuve.py", 'draw.eq(valid[-1] & shared["stochastic"])', "draw.eq(valid[-1])"),
+        Mutant("job-ends-tensor", "rtl/wuve.py", "job.last & (job.beats == 1)", "job.beats == 1"),
+        Mutant("draws-without-seed", "rtl/wuve.py", " & ~(draw & ~seeded)", ""),
+        Mutant("final-words-overwritten", "rtl/wuve.py", " & ~(end & self.state.valid & ~self.state.ready)", ""),
+        Mutant("stall-ignored", "rtl/wuve.py", "advance.eq((self.o.ready | ~self.o.valid) & ", "advance.eq("),
+        Mutant("results-twice", "rtl/wuve.py", "with m.Elif(self.o.ready):", "with m.Elif(0):"),
+        Mutant("bubble-between-jobs", "rtl/wuve.py", "self.job.ready.eq(~active | take & (job.beats == 1))", "self.job.ready.eq(~active)"),
     ),
     "rbf_neuron": (
         Mutant(
