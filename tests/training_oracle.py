@@ -142,7 +142,7 @@ def main() -> None:
             optimiser.step()
         written |= {f"{algorithm} after {name}": stored(name, each) for name, each in net.named_parameters()}
         written[f"{algorithm} mean"] = net.norm.running_mean.numpy().copy()
-        written[f"{algorithm} variance"] = net.norm.running_var.numpy().copy()  # of unbiased variances
+        written[f"{algorithm} variance"] = net.norm.running_var.numpy().copy()
     np.savez_compressed(FIXTURE, **{name: each.astype(np.float32) if each.dtype == np.float64 else each for name, each in written.items()})
 
 

@@ -290,7 +290,7 @@ def fit(
     """Train in floating point, otherwise as :func:`accel.training.loop.train` does: same batches, same rates, same rules of pruning.
 
     Momentum SGD as torch has it, on the mean of the gradients of a batch: ``v = momentum * v + g + decay * w``, ``w = w - rate * v``.
-    ``sr-ste`` adds its decay of pruned weights to the gradient.
+    ``sr-ste`` adds its decay of pruned weights to the gradient. Running variances are moved towards those of a batch divided by n - 1.
 
     Parameters
     ----------
@@ -318,7 +318,7 @@ def fit(
     sparse = pruned(network, recipe)
     values, running = parameters(network, dtype), statistics(network, dtype)
     velocity = {name: np.zeros_like(each) for name, each in values.items()}
-    momenta = {layer.name: layer.momentum for layer in network.layers if isinstance(layer, BatchNorm)}
+    norms = [layer for layer in network.layers if isinstance(layer, BatchNorm)]
     x, x_test = data.x.astype(dtype), data.x_test.astype(dtype)
     count = len(x) // recipe.batch
     choice = choose(network, values, recipe.algorithm, recipe.pattern, sparse)
@@ -340,8 +340,10 @@ def fit(
                         gradient += dtype(recipe.pruned_decay) * np.where(choice.forward[name], dtype(0), value)
                 velocity[name] = dtype(recipe.momentum) * velocity[name] + gradient
                 values[name] = value - now * velocity[name]
-            for name, momentum in momenta.items():
-                running[name] = dtype(momentum) * running[name] + dtype(1 - momentum) * trace.statistics[name]
+            for layer in norms:
+                size = trace.tensors[layer.output].size // trace.statistics[layer.name].shape[1]
+                unbiased = trace.statistics[layer.name] * np.array([[1], [size / max(size - 1, 1)]], dtype)
+                running[layer.name] = dtype(layer.momentum) * running[layer.name] + dtype(1 - layer.momentum) * unbiased
             if (number + 1) % recipe.refresh == 0:
                 choice = choose(network, values, recipe.algorithm, recipe.pattern, sparse)
         logits = infer(network, _kept(values, choice.forward), running, x_test)
