@@ -1,0 +1,432 @@
+"""From the layers of a network to the pieces of a training step, and what each piece reads.
+
+**Taken along.** A ReLU or Clip behind a product or behind vector work is a bound of that work's results, and leaves a mask. A sum behind
+a normalisation (or behind its ReLU) is taken along, in the same sweep: a lane adds the other operand, aligned, to its rounded result. So is
+the sum of several gradients in front of a normalisation's first pass backward, which stores it for the second.
+
+**Gradients.** A ReLU and a sum hand on the gradient of their result; the mask is loaded with it, by whatever reads it. Nothing is computed
+for tensors in front of which nothing is trained. The gradient of a bias is summed while the array's results leave, as the statistics of batch
+normalisation are, where the gradient comes from the array; otherwise it takes a pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import prod
+
+from accel.errors import NetworkError, RangeError
+from accel.graph.trainable import (
+    Add,
+    AveragePool,
+    BatchNorm,
+    Bias,
+    Clip,
+    Convolution,
+    Layer,
+    LayerNorm,
+    MaxPool,
+    Move,
+    Product,
+    Relu,
+)
+from accel.schedule import search as cuts
+from accel.schedule.engines import ENGINES
+from accel.schedule.search import word
+from accel.schedule.training import products, updates, vectors
+from accel.schedule.training.products import Cut
+from accel.schedule.training.queues import Piece
+from accel.schedule.training.updates import Update
+from accel.schedule.training.works import Lowering, Part
+from accel.timing.training import BACKWARD, BITS, FORWARD, MOMENTS, Pass, gather, rectified
+
+ARRAY, VECTOR, UPDATE = range(len(ENGINES))
+Value = tuple[int, ...]
+"""Numbers of the nodes that make something together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """What a node reads: of something that nodes make, each tile the images that it needs, or all tiles all of it (`whole`)."""
+
+    value: Value
+    whole: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """A piece of the step and where it comes from.
+
+    Parameters
+    ----------
+    layer, kind : str
+        Name and type of the layer.
+    stage : str
+        ``"FF"``, ``"BP"``, ``"WU"`` or ``"update"``.
+    engine : int
+        Its place in ENGINES.
+    piece : Piece
+    reads : tuple of Read
+    cut : Cut or None
+        Of the array's work.
+    update : Update or None
+        Of WU: what takes its results.
+    """
+
+    layer: str
+    kind: str
+    stage: str
+    engine: int
+    piece: Piece
+    reads: tuple[Read, ...]
+    cut: Cut | None = None
+    update: Update | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Total:
+    """The sum of what the readers of a tensor hand back: the first that needs it makes it."""
+
+    given: list[Gradient]
+    value: Value | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Gradient:
+    """What a reader hands back to a tensor: the nodes that make it, and how many masks are applied where it is loaded."""
+
+    value: Value | Total
+    masks: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Switches:
+    """The dataflow optimisations.
+
+    Parameters
+    ----------
+    interleave : bool
+        Independent sums fill the stages of an adder. Off: an output stationary tile takes a pair every `add_stages` cycles.
+    pregeneration : bool
+        Codes are made when weights are updated. Off: dense weights are loaded, and pass through `sore` before the array may use them.
+    scheduling : bool
+        Cuts and the order of the array's queue are searched for. Off: output stationary, the largest tiles that fit, the order of layers.
+    """
+
+    interleave: bool = True
+    pregeneration: bool = True
+    scheduling: bool = True
+
+
+@dataclass(slots=True)
+class Assembly:
+    """Lists the nodes of a step, each after what it reads.
+
+    Parameters
+    ----------
+    low : Lowering
+    switches : Switches
+    method : str
+        See :func:`accel.schedule.search.search`.
+    """
+
+    low: Lowering
+    switches: Switches
+    method: str
+    nodes: list[Node] = field(init=False, default_factory=list)
+    made: dict[str, Value] = field(init=False, default_factory=dict)  # by tensor
+    given: dict[str, list[Gradient]] = field(init=False, default_factory=dict)  # by tensor
+    tails: dict[str, list[Layer]] = field(init=False, default_factory=dict)  # by layer what it takes along
+    trained: set[str] = field(init=False, default_factory=set)  # tensors that need a gradient
+
+    def __post_init__(self) -> None:
+        net = self.low.network
+        for layer in net.layers:
+            if isinstance(layer, Convolution | BatchNorm | LayerNorm | Bias) or self.trained.intersection(layer.inputs):
+                self.trained.add(layer.output)
+        self._along()
+
+    @property
+    def images(self) -> int:
+        """Of the batch."""
+        return self.low.batch
+
+    def run(self) -> list[Node]:
+        """List all nodes."""
+        self.made[self.low.network.input] = ()
+        along = {layer.name for tail in self.tails.values() for layer in tail}
+        for layer in self.low.network.layers:
+            if layer.name not in along:
+                self._forward(layer)
+        self._loss()
+        for layer in reversed(self.low.network.layers):
+            if layer.output in self.trained and layer.output in self.given:
+                self._backward(layer)
+        return self.nodes
+
+    # What is taken along.
+
+    def _along(self) -> None:
+        net = self.low.network
+        readers: dict[str, list[Layer]] = {}
+        for layer in net.layers:
+            for name in set(layer.inputs):
+                readers.setdefault(name, []).append(layer)
+        place = {layer.name: i for i, layer in enumerate(net.layers)}
+        written = {layer.output: place[layer.name] for layer in net.layers}
+        taken: set[str] = set()
+        for layer in net.layers:
+            if layer.name in taken or isinstance(layer, Relu | Clip | MaxPool | AveragePool | Move):
+                continue
+            tail: list[Layer] = []
+            while (at := (tail[-1] if tail else layer).output) != net.output and len(readers.get(at, [])) == 1:
+                (following,) = readers[at]
+                sums = isinstance(layer, BatchNorm) and isinstance(following, Add) and not any(isinstance(each, Add) for each in tail)
+                # The operand that is made last takes the sum along.
+                if sums and len(set(following.inputs)) == 2:
+                    others = [written.get(name, -1) for name in following.inputs if name != at]
+                    sums = max(others) < written[at]
+                else:
+                    sums = False
+                if not sums and not isinstance(following, Relu | Clip):
+                    break
+                tail.append(following)
+            self.tails[layer.name] = tail
+            taken.update(each.name for each in tail)
+
+    # Sizes, of an image.
+
+    def _elements(self, tensor: str) -> int:
+        return prod(self.low.network.shapes[tensor])
+
+    def _bytes(self, tensor: str) -> int:
+        return self._elements(tensor) * word(self.low.config.act_bits)
+
+    def _mask(self, tensor: str) -> int:
+        return -(-self._elements(tensor) * BITS["mask"] // 8)
+
+    # Nodes.
+
+    def _add(self, node: Node) -> int:
+        self.nodes.append(node)
+        return len(self.nodes) - 1
+
+    def _products(self, layer: Convolution | Product, stage: str, reads: Sequence[Read], beside: int = 0, masks: int = 0) -> list[int]:
+        """Add the products of a stage: `beside` bytes stored with the results of an image, `masks` loaded with the gradient."""
+        config = self.low.config
+        unfilled = not self.switches.interleave and config.add_stages > 1
+        try:
+            parts = self.low.parts(layer, stage)
+            cut = [products.cut(config, part, self.images, self.method, not unfilled) for part in parts]
+        except RangeError as error:
+            raise NetworkError(f"{stage} of {layer.name}: {error}") from None
+        made = []
+        for each in cut:
+            if each is None:
+                raise NetworkError(self._too_small(layer, stage))
+            update = None
+            if stage == "WU":
+                assert isinstance(layer, Convolution)
+                update = updates.update(self.low, layer, each.where, self.switches.pregeneration)
+            made.append(
+                self._add(
+                    Node(
+                        layer=layer.name,
+                        kind=type(layer).__name__,
+                        stage=stage,
+                        engine=ARRAY,
+                        piece=products.piece(config, each, self.images * beside if each is cut[-1] else 0, masks),
+                        reads=tuple(reads),
+                        cut=each,
+                        update=update,
+                    )
+                )
+            )
+        return made
+
+    def _too_small(self, layer: Layer, stage: str) -> str:
+        config = self.low.config
+        limits = [f"{name} ({cuts.HALF * getattr(config, name)} bytes)" for name in ("act_kb", "weight_kb", "out_kb")]
+        return f"tiles of {stage} of {layer.name} must fit half of {', '.join(limits)}"
+
+    def _vector(
+        self, layer: Layer, stage: str, work: Pass, tensor: str, reads: Sequence[Read], moved: dict[str, int], taps: int = 1, kind: str = ""
+    ) -> int:
+        """Add a pass over the rows of a tensor; `moved` has the bytes of an image by what the pass reads and writes."""
+        height, width, row = self.low.network.image(tensor)
+        loads, stores = (sum(moved[name] for name in names) for names in (work.reads, work.writes))
+        largest = max([moved[name] for name in (*work.reads, *work.writes)], default=0)
+        piece = vectors.piece(self.low.config, work, self.images, height * width, row, taps, loads, stores, largest)
+        return self._add(
+            Node(layer=layer.name, kind=kind or type(layer).__name__, stage=stage, engine=VECTOR, piece=piece, reads=tuple(reads))
+        )
+
+    def _scalars(self, layer: Layer, count: int, value: Value) -> None:
+        """Add the update of parameters by channel, whose gradients are there when something is."""
+        piece = updates.scalars(self.low.config, self.images, count)
+        self._add(Node(layer=layer.name, kind=type(layer).__name__, stage="update", engine=UPDATE, piece=piece, reads=(Read(value, True),)))
+
+    # Forward.
+
+    def _forward(self, layer: Layer) -> None:
+        tail = self.tails.get(layer.name, [])
+        out = tail[-1].output if tail else layer.output
+        masks = sum(isinstance(each, Relu | Clip) for each in tail)
+        x = layer.inputs[0]
+        reads = [Read(self.made[name]) for name in layer.inputs]
+        if isinstance(layer, Convolution | Product):
+            made: Value = tuple(self._products(layer, "FF", reads, masks * self._mask(out)))
+        else:
+            (work,) = FORWARD[self._kind(layer)]
+            sizes = self._sizes(layer)
+            if isinstance(layer, BatchNorm):
+                reads = [Read(self.made[x], True)]
+                for each in tail:
+                    if isinstance(each, Add):
+                        (other,) = (name for name in each.inputs if self.made.get(name) is not None)
+                        reads.append(Read(self.made[other]))
+                        work = work._replace(reads=(*work.reads, "x"))
+            for _ in range(masks + isinstance(layer, Relu | Clip)):
+                work = rectified(work)
+            made = (self._vector(layer, "FF", work, layer.output, reads, sizes, self._taps(layer)),)
+        for name in (layer.output, *(each.output for each in tail)):
+            self.made[name] = made
+
+    def _kind(self, layer: Layer) -> str:
+        """Which passes a layer takes: a mean over rows is a pool."""
+        return "AveragePool" if isinstance(layer, Move) and layer.mean else type(layer).__name__
+
+    def _taps(self, layer: Layer) -> int:
+        """Taps of a pooling window; all rows, of a mean."""
+        if isinstance(layer, MaxPool | AveragePool):
+            return layer.window.taps
+        return self._elements(layer.inputs[0]) // self._elements(layer.output) if isinstance(layer, Move) and layer.mean else 1
+
+    def _sizes(self, layer: Layer) -> dict[str, int]:
+        """Bytes of an image of what passes read and write."""
+        x, y = layer.inputs[0], layer.output
+        height, width, _ = self.low.network.image(y)
+        return {
+            "x": self._bytes(x),
+            "dx": self._bytes(x),
+            "y": self._bytes(y),
+            "dy": self._bytes(y),
+            "mask": self._mask(y),
+            "place": -(-self._elements(y) * BITS["place"] // 8),
+            "moments": -(-height * width * MOMENTS // 8),
+        }
+
+    # Backward.
+
+    def _loss(self) -> None:
+        net = self.low.network
+        last = next(layer for layer in net.layers if layer.output == net.output)
+        (work,) = FORWARD["Loss"]
+        size = self._bytes(net.output)
+        node = self._vector(last, "BP", work, net.output, [Read(self.made[net.output])], {"x": size, "dx": size}, kind="Loss")
+        self._give(net.output, (node,))
+
+    def _give(self, tensor: str, value: Value | Total, masks: int = 0) -> None:
+        if tensor in self.trained:
+            self.given.setdefault(tensor, []).append(Gradient(value, masks))
+
+    def _gradient(self, tensor: str) -> Gradient:
+        """Return the gradient of a tensor; where several readers give one it is not yet added up."""
+        given = self.given[tensor]
+        return given[0] if len(given) == 1 else Gradient(Total(given))
+
+    def _known(self, layer: Layer, dy: Gradient) -> Value:
+        """Return the nodes of the gradient of a layer's result, adding it up if nothing has."""
+        if not isinstance(dy.value, Total):
+            return dy.value
+        if dy.value.value is None:
+            given = dy.value.given
+            work = gather(len(given))
+            work = work._replace(reads=(*work.reads, *["mask"] * sum(each.masks for each in given)))
+            reads = [Read(self._known(layer, each)) for each in given]
+            sizes = self._sizes(layer) | {"dx": self._bytes(layer.output)}
+            dy.value.value = (self._vector(layer, "BP", work, layer.output, reads, sizes, kind="Sum"),)
+        return dy.value.value
+
+    def _backward(self, layer: Layer) -> None:
+        dy = self._gradient(layer.output)
+        if isinstance(layer, Relu | Clip | Add):
+            for name in layer.inputs:
+                self._give(name, dy.value, dy.masks + isinstance(layer, Relu | Clip))
+        elif isinstance(layer, BatchNorm):
+            self._normalisation(layer, dy)
+        elif isinstance(layer, Convolution):
+            self._convolution(layer, dy)
+        elif isinstance(layer, Product):
+            reads = [Read(self._known(layer, dy)), *(Read(self.made[name]) for name in layer.inputs)]
+            made = self._products(layer, "BP", reads, masks=dy.masks)
+            for name, node in zip((layer.inputs[0], layer.inputs[-1]), made, strict=True):
+                self._give(name, (node,))
+        else:
+            self._elementwise(layer, dy)
+
+    def _elementwise(self, layer: Layer, dy: Gradient) -> None:
+        """Add the passes of a layer of the vector unit."""
+        value = self._known(layer, dy)
+        made = value
+        for work in BACKWARD[self._kind(layer)]:
+            saved = [name for tensor, name in (("x", layer.inputs[0]), ("y", layer.output)) if tensor in work.reads]
+            for _ in range(dy.masks):
+                work = rectified(work)
+            reads = [Read(value), *(Read(self.made[name]) for name in saved)]
+            made = (self._vector(layer, "BP", work, layer.output, reads, self._sizes(layer), self._taps(layer)),)
+        if isinstance(layer, LayerNorm):
+            self._scalars(layer, 2 * self.low.network.shapes[layer.output][-1], made)
+        if isinstance(layer, Bias):
+            self._scalars(layer, self._elements(layer.output), made)
+            self._give(layer.inputs[0], value, dy.masks)
+        else:
+            self._give(layer.inputs[0], made)
+
+    def _normalisation(self, layer: BatchNorm, dy: Gradient) -> None:
+        x, sizes, masks = Read(self.made[layer.inputs[0]]), self._sizes(layer), ["mask"] * dy.masks
+        sums, apply = BACKWARD["BatchNorm"]
+        if isinstance(dy.value, Total) and dy.value.value is None:
+            given = dy.value.given
+            more = ["mask"] * sum(each.masks for each in given)
+            sums = sums._replace(reads=(*["dy"] * len(given), "x", *masks, *more), writes=("dy",))
+            reads = [Read(self._known(layer, each)) for each in given]
+            first = self._vector(layer, "BP", sums, layer.output, [*reads, x], sizes)
+            dy.value.value = (first,)
+        else:
+            sums = sums._replace(reads=(*sums.reads, *masks))
+            first = self._vector(layer, "BP", sums, layer.output, [Read(self._known(layer, dy)), x], sizes)
+        self._scalars(layer, 2 * self.low.network.shapes[layer.output][-1], (first,))
+        apply = apply._replace(reads=(*apply.reads, *masks))
+        reads = [Read((first,), True), Read(self._known(layer, dy)), x]
+        self._give(layer.inputs[0], (self._vector(layer, "BP", apply, layer.output, reads, sizes),))
+
+    def _convolution(self, layer: Convolution, dy: Gradient) -> None:
+        value, saved = self._known(layer, dy), Read(self.made[layer.inputs[0]])
+        if layer.biased:
+            sums = value
+            if any(self.nodes[number].engine != ARRAY for number in value):
+                (work,) = BACKWARD["Columns"]
+                for _ in range(dy.masks):
+                    work = rectified(work)
+                sums = (self._vector(layer, "BP", work, layer.output, [Read(value)], self._sizes(layer), kind="Columns"),)
+            self._scalars(layer, layer.filters, sums)
+        if layer.inputs[0] in self.trained:
+            paired = Gradient(value, dy.masks)
+            if self.low.operand(layer, "BP") == "gradient":
+                paired = Gradient(self._pruned(layer, value, dy.masks))
+            made = self._products(layer, "BP", [Read(self._known(layer, paired))], masks=paired.masks)
+            self._give(layer.inputs[0], tuple(made))
+        self._products(layer, "WU", [Read(value), saved], masks=dy.masks)
+
+    def _pruned(self, layer: Convolution, value: Value, masks: int) -> Value:
+        """Prune and rescale a gradient for BP: the norms of an image, then its pairs."""
+        norms, pairs = BACKWARD["Prune"]
+        pattern, config = self.low.pattern, self.low.config
+        height, width, channels = self.low.network.image(layer.output)
+        bits = height * width * int(pattern.pairs(channels)) * (config.act_bits + pattern.index_bits)
+        sizes = self._sizes(layer) | {"pairs": -(-bits // 8)}
+        for _ in range(masks):
+            norms, pairs = rectified(norms), rectified(pairs)
+        first = self._vector(layer, "BP", norms, layer.output, [Read(value)], sizes, kind="Prune")
+        return (self._vector(layer, "BP", pairs, layer.output, [Read((first,)), Read(value)], sizes, kind="Prune"),)
