@@ -5,7 +5,7 @@ is out when that falls below 0. The pairs of a group are then the slots still in
 and the values wait in a memory. The lanes of the backward code are the same: a transposer turns beats into their columns.
 """
 
-from amaranth import Cat, Module, Mux, Signal, signed, unsigned
+from amaranth import Cat, Const, Module, Mux, Signal, signed, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -27,6 +27,21 @@ def run(config: AcceleratorConfig) -> data.StructLayout:
             "end": 1,
         }
     )
+
+
+def ones(bits):
+    """Count the bits that are set, by full adders: Yosys makes more look-up tables of a sum of bits."""
+    columns, place = [list(bits), []], 0
+    while columns[place]:
+        column = columns[place]
+        columns.append([])
+        while len(column) > 1:
+            (a, b, c), column = (*column[:3], Const(0))[:3], column[3:]
+            column.append(a ^ b ^ c)
+            columns[place + 1].append(a & b | c & (a ^ b))
+        columns[place] = column
+        place += 1
+    return Cat(*columns)
 
 
 class SoreLane(wiring.Component):
@@ -91,7 +106,7 @@ class SoreLane(wiring.Component):
         kept = Cat(~spare[-1] for spare in spares)
         above = Signal(config.bundle - 1)
         rest = Signal(signed(config.index_bits + 1))
-        m.d.comb += rest.eq(self.spare - sum(above[1:], above[0]))
+        m.d.comb += rest.eq(self.spare - ones(above))
         for i, spare in enumerate(spares):
             mine = self.slot[i]
             with m.If(self.step & mine):

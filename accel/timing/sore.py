@@ -62,7 +62,7 @@ def sore(config: AcceleratorConfig, jobs: Sequence[isa.Prune]) -> int:
     """Count the cycles of jobs in a row, with neighbours that never wait.
 
     The recurrence of the module's text, event by event. For one job of full groups and full blocks it comes to
-    ``1 + beats + lanes + STAGES + n``: all beats, the last block's columns, the last group's pairs.
+    ``beats + lanes + STAGES + n``: the acceptance and all beats, the last block's columns, and from the last of them to the last pair.
 
     Parameters
     ----------
