@@ -90,7 +90,7 @@ def _options(args: argparse.Namespace) -> dict[str, Any]:
     tell = Progress(f"calibrate {args.network}")
     return {
         "seed": args.seed,
-        "shapes": dict(map(_shape, args.shapes)) or None,
+        "shapes": dict(map(shape, args.shapes)) or None,
         "calibration": read_arrays(args.calibration, what="calibration") if args.calibration else None,
         "method": args.method,
         "bits": args.bits,
@@ -98,7 +98,7 @@ def _options(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _shape(text: str) -> tuple[str, tuple[int, ...]]:
+def shape(text: str) -> tuple[str, tuple[int, ...]]:
     """Read NAME=D,D,...; the name may hold any character."""
     name, _, sizes = text.rpartition("=")
     try:
