@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from accel.graph import Network, load
     from accel.result import Result
     from accel.schedule.plan import Schedule
+    from accel.training.loop import train
 
-__all__ = ["AccelError", "AcceleratorConfig", "Network", "Result", "Schedule", "load", "simulate"]
+__all__ = ["AccelError", "AcceleratorConfig", "Network", "Result", "Schedule", "load", "simulate", "train"]
 __version__ = metadata.version("accel")
 
 _HOMES = {
@@ -24,6 +25,7 @@ _HOMES = {
     "Schedule": "accel.schedule.plan",
     "load": "accel.graph",
     "simulate": "accel.engine",
+    "train": "accel.training.loop",
 }
 
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from enum import IntEnum
 
 import accel
-from accel.cli import cosim, listing, prove, rbf, run, simulate, synth, verify, verilog
+from accel.cli import cosim, listing, prove, rbf, run, simulate, synth, train, verify, verilog
 from accel.cli.terminal import visible
 from accel.errors import AccelError, MismatchError, ToolError
 
@@ -92,6 +92,6 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"accel {accel.__version__}")
     commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for job in (simulate, verify, verilog, cosim, synth, prove, listing, rbf, run):
+    for job in (simulate, train, verify, verilog, cosim, synth, prove, listing, rbf, run):
         job.add(commands)
     return top

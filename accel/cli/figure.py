@@ -1,4 +1,4 @@
-"""Where the cycles of a network go, as a figure."""
+"""Where the cycles of a network go, and how a network learns, as figures."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from accel.cli.terminal import NAME, visible
 
 if TYPE_CHECKING:
     from accel.result import Result
+    from accel.training.loop import TrainingResult
 
 # Okabe and Ito's palette, told apart with any colour vision; one colour per cause of accel.result.CAUSES.
 COLOURS = ("#009E73", "#56B4E9", "#0072B2", "#E69F00", "#D55E00", "#F0E442", "#CC79A7", "#999999", "#000000")
+LEAST = 1e-6  # our choice: a loss below it is drawn there, as 0 has no logarithm
 APART = (0.9, 0.12)  # [decades] names of the roofline keep so much distance, across or up
 
 
@@ -127,6 +129,43 @@ def schedule(result: Result) -> bytes:
     roof.set_ylabel("MAC/cycle")
     roof.set_title(f"roofline: {elements:,} MAC/cycle, {rate:g} byte/cycle; areas are cycles", loc="left", fontsize=10)
     roof.legend(fontsize=8, frameon=False, loc="lower right")
+    image = io.BytesIO()
+    figure.savefig(image, format="png", metadata={"Software": None})
+    return image.getvalue()
+
+
+def curves(result: TrainingResult) -> bytes:
+    """Draw a training run, epoch by epoch: loss, accuracies, and saturated elements of those tensors that have most; return a PNG."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(15, 4.2), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    left, middle, right = figure.subplots(1, 3)
+    epochs = [x.epoch for x in result.curves]
+    mark = {"marker": "o", "markersize": 2.5, "linewidth": 1.2}
+    left.plot(epochs, [max(x.loss, LEAST) for x in result.curves], color=COLOURS[2], **mark)
+    left.set_yscale("log")
+    left.set_ylabel("mean loss of a sample")
+    for name, colour, label in (("accuracy", COLOURS[1], "training"), ("held_out", COLOURS[4], "held out")):
+        middle.plot(epochs, [100 * getattr(x, name) for x in result.curves], color=colour, label=label, **mark)
+    middle.set_ylabel("classified right [%]")
+    middle.legend(fontsize=8, frameon=False, loc="lower right")
+    shown = list(result.saturated)[: len(COLOURS)]
+    for name, colour in zip(shown, COLOURS, strict=False):
+        right.plot(epochs, [x.saturated.get(name, 0) for x in result.curves], color=colour, label=_plain(name, 24), **mark)
+    right.set_ylabel("saturated elements")
+    right.set_ylim(bottom=0)
+    if shown:
+        right.legend(fontsize=8, frameon=False, loc="upper right")
+    for axes in (left, middle, right):
+        axes.set_xlabel("epoch")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.spines[["top", "right"]].set_visible(False)
+    recipe = result.recipe
+    how = recipe.algorithm if recipe.algorithm == "dense" else f"{recipe.algorithm} {recipe.pattern}"
+    told = f"{_plain(result.network.name, NAME)} on {_plain(result.config.name, NAME)}, {how}: {result.accuracy:.2%} held out"
+    left.set_title(told, loc="left", fontsize=10)
     image = io.BytesIO()
     figure.savefig(image, format="png", metadata={"Software": None})
     return image.getvalue()
