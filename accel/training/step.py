@@ -542,11 +542,10 @@ class _Step:
         mask = None if kept is None else cut.split(kept.reshape(cut.shape))
         done = [np.zeros((cut.beats, cut.lanes), np.int64) for _ in range(3)]
         each, start, counts = cut.taps * cut.channels, 0, np.zeros(3, np.int64)
-        for width, run in groupby(range(len(jobs)), lambda strip: cut.spans[strip][1]):  # strips of one width follow each other as one
+        for width, run in groupby(width for _, width in cut.spans):  # strips of one width follow each other as one
             some = np.s_[start : (start := start + each * len(list(run))), :width]
-            found = wuve.update(
-                self.config, jobs[0], *(array[some] for array in arrays), None if mask is None else mask[some], parameter.lanes
-            )
+            g, v, w = (array[some] for array in arrays)
+            found = wuve.update(self.config, jobs[0], g, v, w, None if mask is None else mask[some], parameter.lanes)
             parameter.lanes = found.state
             for array, values in zip(done, found[:3], strict=True):
                 array[some] = values
