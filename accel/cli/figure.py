@@ -157,7 +157,7 @@ def curves(result: TrainingResult) -> bytes:
     right.set_ylabel("saturated elements")
     right.set_ylim(bottom=0)
     if shown:
-        right.legend(fontsize=8, frameon=False, loc="upper right")
+        right.legend(fontsize=8, frameon=False, loc="best")
     for axes in (left, middle, right):
         axes.set_xlabel("epoch")
         axes.xaxis.get_major_locator().set_params(integer=True)
