@@ -1,6 +1,56 @@
 """Batch normalisation as it is trained, in fixed point: exact sums, scalars of 31 bits by channel, one rounding of each element.
 
-Draft of the specification; being written.
+All of it is our choice. x, y, dy, dx, gamma, beta and their gradients are signed integers of at most 16 bits, each tensor with a fraction
+of its own; f(t) is the fraction of t. What follows is one channel; n, at most 2**30, is the number of its elements in the batch.
+
+**Scalars.** ``m * 2**-p`` with an integer m of at most 2**31 in magnitude and an exponent p. Longer integers, up to 62 bits, become
+scalars by rounding the bits below the highest 31, half to even; so the product of two scalars is off by a factor 1 + 2**-31 at most.
+
+**Moments** (:func:`moments`)
+
+1. S = sum x, Q = sum x**2; m = round(S / n), half to even; R = S - n * m. The mean is m + R / n, exactly.
+2. D = Q - 2 * m * S + n * m**2 = sum (x - m)**2. The variance is (n * D - R**2) / n**2, exactly; 0, or 2**-31 or more.
+3. epsilon = e * 4**-p LSB of x squared, p the greatest exponent at which e has at most 60 bits.
+   g is the greatest number up to p at which floor(variance * 4**g) has at most 60 bits, where the variance is 0 it is p.
+   T = floor(variance * 4**g) + round_half_up(e / 4**(p - g)): at least 2**58, or 0.
+4. q = the integer nearest sqrt(T); r = floor(2**60 / q + 1/2), 0 where T is. rstd = r * 2**(g - 60), a scalar.
+
+**Forward** (:func:`normalise`): y = saturate(round((x * a + b') / 2**s)), half to even, with
+
+5. A = scalar(gamma * r) * 2**(g - 60 + f(y) - f(gamma)), and a = round(A * 2**s), within 2**31 - 1 in magnitude.
+   s is the greatest shift up to min(46, 46 + f(beta) - f(y)) at which abs(A) * 2**s < 2**30, and 0 or more.
+6. b = round(beta * 2**(f(y) - f(beta) + s)) - round(R * a / n), the former within 2**61; b' = b - m * a. So x * a + b' is
+   (x - m) * a + b: 62 bits.
+
+**Backward** (:func:`backward`): dx = saturate(round((dy * a + x * -k + c') / 2**s)) with
+
+7. Sums B = sum dy and P = sum dy * x; m' = round(B / n), R' = B - n * m'. The covariance of dy and x is
+   (n * (P - m * B - m' * R) - R * R') / n**2, exactly. Its magnitude, cut to 31 bits, is a scalar.
+8. w = scalar(covariance * rstd): the mean of dy times normalised x. dgamma = saturate(round(n * w * 2**(f(dgamma) - f(dy)))),
+   dbeta = saturate(round(B * 2**(f(dbeta) - f(dy)))).
+9. A = scalar(gamma * r) * 2**(g - 60 - f(gamma) + f(x) + f(dx) - f(dy)) and K = scalar(A * scalar(w * rstd)). a and k are
+   round(A * 2**s) and round(K * 2**s), within 2**31 - 1 in magnitude, s the greatest shift up to 46 at which both abs(A) * 2**s and
+   abs(K) * 2**s are below 2**30, and 0 or more.
+10. c = round((R * k - R' * a) / n), c' = c - m' * a + m * k: dx is round(((dy - m') * a - (x - m) * k + c) / 2**s).
+
+**Error.** Against real arithmetic on the same integers, in LSB of the result, before saturation. T is off by less than 2 in 2**58, q by a
+half in 2**29, r by a half in 2**29.5: rstd is off by less than a factor 1 + 2**-29. With 2**-s <= max(2**-29 * abs(A), 2**-46) or what
+beta asks for, and A, K the real values of what 5 and 9 call so (the bounds hold where they are below 2**31; beyond, one LSB of x or dy
+moves a result by 2**31):
+
+- y: 1/2 + 2**-28 * abs(y - beta) + 2**-29 * abs(A) + 2**-30 * max(1, 2**(f(y) - f(beta)));
+- dbeta: 1/2; dgamma: 1/2 + 2**-28 * abs(dgamma);
+- dx: 1/2 + 2**-28 * abs(A * (dy - mean dy)) + 2**-26 * abs(K * (x - mean)) + 2**-29
+  + 2**-30 * max(abs(A), abs(K)) * (1 + abs(dy - mean dy) + abs(x - mean)).
+
+Where all elements of a channel are equal, x - mean is 0: y is beta, dgamma 0, dx = A * (dy - mean dy) with rstd = 1 / sqrt(epsilon). Where
+epsilon is 0 too, rstd is taken as 0, so dx is. With n = 1, dx is 0.
+
+**Running statistics** (:func:`update`) are mean and variance as 62-bit integers of 32 fraction bits, whatever the format of x:
+``running + round((batch - running) * (2**16 - momentum) / 2**16)``, half to even, momentum the nearest integer to 2**16 of it. As in
+torch the variance that goes in is divided by n - 1 (0 where n is 1), that of step 2 by n. Either comes from the exact quotient, cut to 60
+bits, rounded to 32 fraction bits and saturated. In inference (:func:`running`) the mean is taken to 30 fraction bits of an LSB of x within
+2**16 LSB, as m + R / 2**30, and steps 3 to 6 follow.
 """
 
 from __future__ import annotations
@@ -20,7 +70,7 @@ from accel.golden.arithmetic import _round_shift
 from accel.isa import MOMENTUM_SHIFT
 from accel.jit import kernel
 from accel.kernels.threads import threads
-from accel.special.integers import Integers, _length, _quotient, _root
+from accel.special.integers import WIDEST, Integers, _length, _quotient, _root
 from accel.special.tensors import FURTHEST, _rounding, alike, images, kind_of, tasks_of, tensor
 
 LARGEST = 1 << 30  # elements of a channel, at most: n**2 then stays at 2**60
@@ -31,7 +81,9 @@ STEEPEST = (1 << 31) - 1  # of a coefficient, at most
 COEFFICIENT = 30  # bits that a coefficient is given where the shift allows
 MOST_SHIFT = 46  # of a result: beta of 15 bits then stays below 2**61
 DIGITS = 92  # binary places after which a ratio of n**2 is cut: it is 2**-60 or more
-STATISTICS = FixedFormat(62, 32)  # our choice: running mean and variance
+FINE = 30  # fraction bits of a running mean in LSB of x
+STATISTICS = FixedFormat(62, 32)  # running mean and variance
+STATISTICS_FRAC, STATISTICS_HI = STATISTICS.frac, STATISTICS.hi
 _HALF_UP, _HALF_EVEN = Rounding.HALF_UP.code, Rounding.HALF_EVEN.code
 
 
@@ -76,6 +128,11 @@ def moments(x: Integers, x_format: FixedFormat, epsilon: float) -> Moments:
     Returns
     -------
     Moments
+
+    Raises
+    ------
+    RangeError
+        If an argument breaks its rule.
     """
     images("x", x)
     count = x.size // x.shape[-1]
@@ -84,7 +141,7 @@ def moments(x: Integers, x_format: FixedFormat, epsilon: float) -> Moments:
     added, places = _epsilon(epsilon, x_format.frac)
     rows = tensor("x", x, x_format).reshape(count, x.shape[-1])
     sums = np.zeros((tasks_of(*rows.shape), 2, rows.shape[1]), np.int64)
-    with threads(0.4 * rows.size):
+    with threads(0.35 * rows.size):
         _sums(rows, sums)
     total, squares = sums.sum(axis=0)
     result = np.empty((4, rows.shape[1]), np.int64)
@@ -120,6 +177,11 @@ def normalise(
     y : int8 or int16, shape of x
     saturated : int
         Elements of y that were outside of the format.
+
+    Raises
+    ------
+    RangeError
+        If an argument breaks its rule.
     """
     images("x", x)
     rows = tensor("x", x, moments.format).reshape(-1, x.shape[-1])
@@ -141,7 +203,7 @@ def normalise(
     )
     y = np.empty(rows.shape, kind_of("y", y_format))
     saturated = np.zeros(tasks_of(*rows.shape), np.int64)
-    with threads(0.4 * rows.size):
+    with threads(0.35 * rows.size):
         _apply(rows, table, y_format.lo, y_format.hi, y, saturated)
     return y.reshape(x.shape), int(saturated.sum())
 
@@ -195,6 +257,11 @@ def backward(
     Returns
     -------
     Gradients
+
+    Raises
+    ------
+    RangeError
+        If an argument breaks its rule.
     """
     images("x", x)
     alike("dy", dy, x.shape)
@@ -203,7 +270,7 @@ def backward(
     channels = moments.whole.shape
     alike("a channel's row of x", rows[0], channels)
     sums = np.zeros((tasks_of(*rows.shape), 2, rows.shape[1]), np.int64)
-    with threads(0.4 * rows.size):
+    with threads(0.35 * rows.size):
         _products(rows, slopes, sums)
     total, products = sums.sum(axis=0)
     table = np.empty((6, *channels), np.int64)
@@ -227,7 +294,7 @@ def backward(
     )
     dx = np.empty(rows.shape, kind_of("dx", dx_format))
     saturated = np.zeros(tasks_of(*rows.shape), np.int64)
-    with threads(0.7 * rows.size):
+    with threads(0.45 * rows.size):
         _combine(rows, slopes, table, dx_format.lo, dx_format.hi, dx, saturated)
     return Gradients(
         dx=dx.reshape(x.shape),
@@ -240,24 +307,42 @@ def backward(
 
 
 def statistics(mean: NDArray[Any], variance: NDArray[Any]) -> NDArray[np.int64]:
-    """Bring real running statistics to :data:`STATISTICS`, saturated.
+    """Bring real running statistics to the format they are kept in, saturated to what float64 holds of it.
 
     Parameters
     ----------
     mean, variance : float, shape (channels,)
+        The variance is 0 or more.
 
     Returns
     -------
     int64, shape (2, channels)
+
+    Raises
+    ------
+    RangeError
+        If a variance is negative, or anything is NaN.
     """
-    both = np.rint(np.stack([mean, variance]).astype(np.float64) * 2.0**STATISTICS.frac)
+    if not (variance >= 0).all() or np.isnan(mean).any():
+        raise RangeError(f"variance must be 0 or more and mean a number, not {np.min(variance)} and {np.min(mean)}")
     most = 2.0 ** (STATISTICS.bits - 1)
-    whole = np.clip(both, -most, most / 2).astype(np.int64)
-    return np.where(both >= most, STATISTICS.hi, np.where(both > most / 2, np.clip(both, 0, most - 1024), whole)).astype(np.int64)
+    both = np.stack([mean, variance]).astype(np.float64) * 2.0**STATISTICS.frac
+    return np.rint(np.clip(both, -most, np.nextafter(most, 0))).astype(np.int64)
+
+
+def real(statistics: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return running mean and variance as reals: the inverse of :func:`statistics`.
+
+    Parameters
+    ----------
+    statistics : int64, shape (2, channels)
+    """
+    mean, variance = statistics * 2.0**-STATISTICS.frac
+    return mean, variance
 
 
 def update(statistics: NDArray[np.int64], moments: Moments, momentum: float) -> NDArray[np.int64]:
-    """Move running statistics towards those of a batch, whose variance is that of the sample (divided by n - 1).
+    """Move running statistics towards those of a batch, whose variance is divided by n - 1.
 
     Parameters
     ----------
@@ -271,6 +356,11 @@ def update(statistics: NDArray[np.int64], moments: Moments, momentum: float) -> 
     Returns
     -------
     int64, shape (2, channels)
+
+    Raises
+    ------
+    RangeError
+        If an argument breaks its rule.
     """
     alike("statistics", statistics, (2, *moments.whole.shape))
     if not 0 <= momentum <= 1:
@@ -296,12 +386,17 @@ def running(statistics: NDArray[np.int64], x_format: FixedFormat, epsilon: float
     Returns
     -------
     Moments
+
+    Raises
+    ------
+    RangeError
+        If an argument breaks its rule.
     """
     added, places = _epsilon(epsilon, x_format.frac)
     result = np.empty((4, statistics.shape[1]), np.int64)
     _running(statistics, x_format.frac, added, places, result)
     none = np.zeros(statistics.shape[1], np.int64)
-    return Moments(format=x_format, count=LARGEST, total=none, squares=none, **dict(zip(_FIELDS, result, strict=True)))
+    return Moments(format=x_format, count=1 << FINE, total=none, squares=none, **dict(zip(_FIELDS, result, strict=True)))
 
 
 _FIELDS = ("whole", "rest", "inverse", "places")
@@ -523,14 +618,11 @@ def _update(n, total, squares, frac, weight, statistics):
             statistics[k, j] += floor + (low > (1 << MOMENTUM_SHIFT - 1) - (floor & 1))
 
 
-STATISTICS_FRAC, STATISTICS_HI = STATISTICS.frac, STATISTICS.hi
-
-
 @kernel
 def _running(statistics, frac, added, places, result):
     for j in range(statistics.shape[1]):
-        mean = _fixed(statistics[0, j], STATISTICS_FRAC - frac - 30, 1 << 46)
-        whole = (mean + LARGEST // 2) >> 30
+        mean = _fixed(statistics[0, j], STATISTICS_FRAC - frac - FINE, 1 << WIDEST + FINE)
+        whole = (mean + (1 << FINE - 1)) >> FINE
         variance, h = _expand(statistics[1, j], 0, 1, TOP)
-        result[0, j], result[1, j] = whole, mean - (whole << 30)
+        result[0, j], result[1, j] = whole, mean - (whole << FINE)
         result[2, j], result[3, j] = _reciprocal(variance, h + STATISTICS_FRAC - 2 * frac, added, places)

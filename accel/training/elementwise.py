@@ -43,7 +43,7 @@ def relu_backward(dy: Integers, y: Integers) -> NDArray[Any]:
     """
     alike("y", y, dy.shape)
     out = np.empty(dy.shape, dy.dtype)
-    with threads(0.5 * dy.size):
+    with threads(0.15 * dy.size):
         _mask(np.ascontiguousarray(dy).reshape(-1), np.ascontiguousarray(y).reshape(-1), out.reshape(-1), tasks_of(dy.size, dy.size))
     return out
 
@@ -95,6 +95,11 @@ def convert(x: Integers, x_format: FixedFormat, y_format: FixedFormat) -> tuple[
     y : int8 or int16, shape of x
     saturated : int
         Elements that were outside of the format.
+
+    Raises
+    ------
+    RangeError
+        If an argument breaks its rule.
     """
     narrow = tensor("x", x, x_format)
     if x_format == y_format:
@@ -117,6 +122,11 @@ def accumulate(parts: Sequence[Integers], format: FixedFormat) -> tuple[NDArray[
         The part itself if there is only one.
     saturated : int
         Elements that were outside of the format.
+
+    Raises
+    ------
+    RangeError
+        If an argument breaks its rule.
     """
     narrow = [tensor("parts", part, format) for part in parts]
     for part in narrow:
@@ -153,7 +163,7 @@ def max_pool(x: Integers, format: FixedFormat, window: Window) -> tuple[NDArray[
     narrow, at = tensor("x", x, format), _geometry(window, x.shape)
     shape = (x.shape[0], *_positions(window, x.shape), x.shape[3])
     y, winner = np.full(shape, format.lo, narrow.dtype), np.full(shape, -1, np.int16)
-    with threads(1.0 * y.size * window.taps):
+    with threads(0.3 * y.size * window.taps):
         _max_pool(narrow, at, y, winner)
     return y, winner
 
@@ -179,13 +189,18 @@ def max_pool_backward(
     dx : int8 or int16, shape `shape`
     saturated : int
         Elements that were outside of the format.
+
+    Raises
+    ------
+    RangeError
+        If an argument breaks its rule.
     """
     alike("dy", dy, (shape[0], *_positions(window, shape), shape[3]))
     alike("winner", winner, dy.shape)
     narrow = tensor("dy", dy, format)
     dx = np.empty(shape, narrow.dtype)
     saturated = np.zeros(shape[0] * shape[1], np.int64)
-    with threads(1.0 * dy.size * window.taps):
+    with threads(0.6 * dy.size * window.taps):
         _max_pool_backward(narrow, np.ascontiguousarray(winner), _geometry(window, shape), format.lo, format.hi, dx, saturated)
     return dx, int(saturated.sum())
 
@@ -212,6 +227,11 @@ def average_pool(
         0 where a window sees padding alone.
     saturated : int
         Elements that were outside of the format.
+
+    Raises
+    ------
+    RangeError
+        If an argument breaks its rule.
     """
     images("x", x)
     narrow = tensor("x", x, x_format)
@@ -219,7 +239,7 @@ def average_pool(
     mult, shift = _reciprocals(counts, y_format.frac - x_format.frac, mult_bits, common=False)
     y = np.empty((x.shape[0], *counts.shape, x.shape[3]), kind_of("y", y_format))
     saturated = np.zeros(x.shape[0] * counts.shape[0], np.int64)
-    with threads(1.0 * y.size * window.taps):
+    with threads(0.4 * y.size * window.taps):
         _average_pool(narrow, _geometry(window, x.shape), mult, shift, y_format.lo, y_format.hi, y, saturated)
     return y, int(saturated.sum())
 
@@ -250,6 +270,11 @@ def average_pool_backward(
     dx : int8 or int16, shape `shape`
     saturated : int
         Elements that were outside of the format.
+
+    Raises
+    ------
+    RangeError
+        If an argument breaks its rule.
     """
     counts = divisors(window, counted, shape)
     alike("dy", dy, (shape[0], *counts.shape, shape[3]))
@@ -257,7 +282,7 @@ def average_pool_backward(
     dx = np.empty(shape, kind_of("dx", dx_format))
     saturated = np.zeros(shape[0] * shape[1], np.int64)
     at = _geometry(window, shape)
-    with threads(1.0 * dy.size * window.taps):
+    with threads(0.9 * dy.size * window.taps):
         _average_pool_backward(tensor("dy", dy, dy_format), at, mult, int(shift.max()), dx_format.lo, dx_format.hi, dx, saturated)
     return dx, int(saturated.sum())
 
@@ -308,7 +333,7 @@ def _reciprocals(counts: NDArray[np.int64], frac: int, mult_bits: int, common: b
         raise RangeError(f"mult_bits must be an int in [1, {MULT_BITS}], not {mult_bits!r}")
     mult, shift = quant.nearest_multiplier(2.0**frac / np.maximum(counts, 1), mult_bits)
     if common:
-        least = shift[counts > 0].min(initial=63) if counts.any() else 0
+        least = int(shift[counts > 0].min()) if counts.any() else 0
         mult = np.rint(np.ldexp(2.0**frac / np.maximum(counts, 1), least)).astype(np.int64)
         shift = np.full_like(counts, least)
     return np.where(counts > 0, mult, 0), shift
@@ -322,7 +347,7 @@ def _sum(parts: tuple[NDArray[Any], NDArray[Any]], shifts: tuple[int, int], frac
     saturated = np.zeros(tasks_of(y.size, y.size), np.int64)
     flat = [part.reshape(-1) for part in parts]
     weights = [0 if shift < 0 else 1 << shift for shift in shifts]
-    with threads(1.0 * y.size):
+    with threads(0.4 * y.size):
         _add(flat[0], flat[1], weights[0], weights[1], right, left, y_format.lo, y_format.hi, y.reshape(-1), saturated)
     return y, int(saturated.sum())
 
@@ -342,12 +367,14 @@ def _add(a, b, head, tail, right, left, lo, hi, y, saturated):
     below, odd = _rounding(right)
     for task in prange(tasks):
         clipped = 0
-        for i in range(task * a.size // tasks, (task + 1) * a.size // tasks):
-            value = np.int64(a[i]) * head + np.int64(b[i]) * tail
+        first, last = task * a.size // tasks, (task + 1) * a.size // tasks
+        one, two, out = a[first:last], b[first:last], y[first:last]
+        for i in range(out.size):
+            value = np.int64(one[i]) * head + np.int64(two[i]) * tail
             value = ((value + below + ((value >> right) & odd)) >> right) << left
             kept = min(max(value, lo), hi)
             clipped += kept != value
-            y[i] = kept
+            out[i] = kept
         saturated[task] = clipped
 
 

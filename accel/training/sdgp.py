@@ -8,6 +8,7 @@ import numpy as np
 from numba import prange
 from numpy.typing import NDArray
 
+from accel.errors import RangeError
 from accel.formats import FixedFormat, Rounding
 from accel.isa import COEFFICIENT_BITS
 from accel.jit import kernel
@@ -19,7 +20,7 @@ from accel.special.tensors import _rounding, images, tensor
 _HALF_EVEN = Rounding.HALF_EVEN.code
 
 
-def sdgp(dy: Integers, format: FixedFormat, pattern: Pattern) -> tuple[NDArray[Any], int]:
+def sdgp(dy: Integers, format: FixedFormat, pattern: Pattern, groups: int = 1) -> tuple[NDArray[Any], int]:
     """Prune a gradient along its channels and rescale what is left.
 
     Of each group of M channels of a pixel the N largest magnitudes stay (:func:`accel.sparsity.mask`). With F and P the sums of magnitudes
@@ -33,17 +34,27 @@ def sdgp(dy: Integers, format: FixedFormat, pattern: Pattern) -> tuple[NDArray[A
     format : FixedFormat
         Of `dy` and of the result.
     pattern : Pattern
+    groups : int
+        Channel groups of the convolution, which groups of M do not span.
 
     Returns
     -------
     dy : int8 or int16, same shape
     saturated : int
         Elements that were outside of the format.
+
+    Raises
+    ------
+    RangeError
+        If an argument breaks its rule.
     """
     images("dy", dy)
     narrow = tensor("dy", dy, format)
-    shape = (len(narrow), -1, narrow.shape[-1])
-    out = narrow * mask(narrow, pattern)
+    channels = narrow.shape[-1]
+    if type(groups) is not int or groups < 1 or channels % groups:
+        raise RangeError(f"groups must divide the {channels} channels of dy, not be {groups!r}")
+    shape = (len(narrow), -1, channels)
+    out = narrow * mask(narrow.reshape(*narrow.shape[:3], groups, -1), pattern).reshape(narrow.shape)
     saturated = np.zeros(len(narrow), np.int64)
     with threads(2.0 * narrow.size):
         _rescale(narrow.reshape(shape), out.reshape(shape), format.lo, format.hi, saturated)
@@ -56,24 +67,28 @@ def _rescale(dy, out, lo, hi, saturated):
     for sample in prange(samples):
         norms = np.zeros((2, channels), np.int64)
         table = np.zeros((4, channels), np.int64)
+        before, after = norms[0], norms[1]
         for i in range(pixels):
+            line, kept = dy[sample, i], out[sample, i]
             for j in range(channels):
-                norms[0, j] += abs(np.int64(dy[sample, i, j]))
-                norms[1, j] += abs(np.int64(out[sample, i, j]))
+                before[j] += abs(np.int64(line[j]))
+                after[j] += abs(np.int64(kept[j]))
         for j in range(channels):
-            if norms[1, j]:
+            if after[j]:
                 shift = COEFFICIENT_BITS - 1
-                while shift and _quotient(norms[0, j] << shift, norms[1, j], _HALF_EVEN) >= 1 << COEFFICIENT_BITS:
+                while shift and _quotient(before[j] << shift, after[j], _HALF_EVEN) >= 1 << COEFFICIENT_BITS:
                     shift -= 1
-                table[0, j] = min(_quotient(norms[0, j] << shift, norms[1, j], _HALF_EVEN), (1 << COEFFICIENT_BITS) - 1)
+                table[0, j] = min(_quotient(before[j] << shift, after[j], _HALF_EVEN), (1 << COEFFICIENT_BITS) - 1)
                 table[1, j] = shift
                 table[2, j], table[3, j] = _rounding(shift)
         clipped = 0
+        mult, shift, below, odd = table[0], table[1], table[2], table[3]
         for i in range(pixels):
+            line = out[sample, i]
             for j in range(channels):
-                value = out[sample, i, j] * table[0, j]
-                value = (value + table[2, j] + ((value >> table[1, j]) & table[3, j])) >> table[1, j]
-                kept = min(max(value, lo), hi)
-                clipped += kept != value
-                out[sample, i, j] = kept
+                value = line[j] * mult[j]
+                value = (value + below[j] + ((value >> shift[j]) & odd[j])) >> shift[j]
+                fitting = min(max(value, lo), hi)
+                clipped += fitting != value
+                line[j] = fitting
         saturated[sample] = clipped
