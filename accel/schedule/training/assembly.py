@@ -1,8 +1,10 @@
 """From the layers of a network to the pieces of a training step, and what each piece reads.
 
 **Taken along.** A ReLU or Clip behind a product or behind vector work is a bound of that work's results, and leaves a mask. A sum behind
-a normalisation (or behind its ReLU) is taken along, in the same sweep: a lane adds the other operand, aligned, to its rounded result. So is
-the sum of several gradients in front of a normalisation's first pass backward, which stores it for the second.
+a normalisation (or behind its ReLU) is taken along, in the same sweep: a lane adds the other operand, aligned, to its rounded result. A
+pool that alone reads what a normalisation makes takes it from a buffer of as many rows of results as its window is high, so the two run side
+by side, for as long as the longer one. The sum of several gradients in front of a normalisation's first pass backward is taken along too,
+and stored for the second.
 
 **Gradients.** A ReLU and a sum hand on the gradient of their result; the mask is loaded with it, by whatever reads it. Nothing is computed
 for tensors in front of which nothing is trained. The gradient of a bias is summed while the array's results leave, as the statistics of batch
@@ -138,10 +140,11 @@ class Assembly:
     given: dict[str, list[Gradient]] = field(init=False, default_factory=dict)  # by tensor
     tails: dict[str, list[Layer]] = field(init=False, default_factory=dict)  # by layer what it takes along
     trained: set[str] = field(init=False, default_factory=set)  # tensors that need a gradient
+    layers: tuple[Layer, ...] = field(init=False)  # in the order in which they are taken
 
     def __post_init__(self) -> None:
-        net = self.low.network
-        for layer in net.layers:
+        self.layers = self._levels()
+        for layer in self.layers:
             if isinstance(layer, Convolution | BatchNorm | LayerNorm | Bias) or self.trained.intersection(layer.inputs):
                 self.trained.add(layer.output)
         self._along()
@@ -155,44 +158,57 @@ class Assembly:
         """List all nodes."""
         self.made[self.low.network.input] = ()
         along = {layer.name for tail in self.tails.values() for layer in tail}
-        for layer in self.low.network.layers:
+        for layer in self.layers:
             if layer.name not in along:
                 self._forward(layer)
         self._loss()
-        for layer in reversed(self.low.network.layers):
+        for layer in reversed(self.layers):
             if layer.output in self.trained and layer.output in self.given:
                 self._backward(layer)
         return self.nodes
 
     # What is taken along.
 
+    def _levels(self) -> tuple[Layer, ...]:
+        """Sort layers by the longest way from the input: what two branches join comes behind both, and short ones come first."""
+        level = {self.low.network.input: 0}
+        for layer in self.low.network.layers:
+            level[layer.output] = 1 + max(level[name] for name in layer.inputs)
+        return tuple(sorted(self.low.network.layers, key=lambda layer: level[layer.output]))
+
     def _along(self) -> None:
         net = self.low.network
         readers: dict[str, list[Layer]] = {}
-        for layer in net.layers:
+        for layer in self.layers:
             for name in set(layer.inputs):
                 readers.setdefault(name, []).append(layer)
-        place = {layer.name: i for i, layer in enumerate(net.layers)}
-        written = {layer.output: place[layer.name] for layer in net.layers}
+        written = {layer.output: i for i, layer in enumerate(self.layers)}
         taken: set[str] = set()
-        for layer in net.layers:
+        for layer in self.layers:
             if layer.name in taken or isinstance(layer, Relu | Clip | MaxPool | AveragePool | Move):
                 continue
             tail: list[Layer] = []
             while (at := (tail[-1] if tail else layer).output) != net.output and len(readers.get(at, [])) == 1:
                 (following,) = readers[at]
-                sums = isinstance(layer, BatchNorm) and isinstance(following, Add) and not any(isinstance(each, Add) for each in tail)
-                # The operand that is made last takes the sum along.
-                if sums and len(set(following.inputs)) == 2:
+                if isinstance(layer, BatchNorm) and isinstance(following, Add):
+                    # The operand that is made last takes the sum along.
                     others = [written.get(name, -1) for name in following.inputs if name != at]
-                    sums = max(others) < written[at]
-                else:
-                    sums = False
-                if not sums and not isinstance(following, Relu | Clip):
+                    if not others or max(others) > written[layer.output] or any(isinstance(each, Add) for each in tail):
+                        break
+                elif not isinstance(following, Relu | Clip) and not (isinstance(layer, BatchNorm) and self._pooled(following)):
                     break
                 tail.append(following)
+                if isinstance(following, MaxPool | AveragePool):
+                    break
             self.tails[layer.name] = tail
             taken.update(each.name for each in tail)
+
+    def _pooled(self, layer: Layer) -> bool:
+        """Whether a layer is a pool whose window's rows fit half of the results' scratchpad."""
+        if not isinstance(layer, MaxPool | AveragePool):
+            return False
+        _, width, channels = self.low.network.image(layer.inputs[0])
+        return layer.window.kernel[0] * width * channels * word(self.low.config.act_bits) <= cuts.HALF * self.low.config.out_kb
 
     # Sizes, of an image.
 
@@ -250,13 +266,25 @@ class Assembly:
         return f"tiles of {stage} of {layer.name} must fit half of {', '.join(limits)}"
 
     def _vector(
-        self, layer: Layer, stage: str, work: Pass, tensor: str, reads: Sequence[Read], moved: dict[str, int], taps: int = 1, kind: str = ""
+        self,
+        layer: Layer,
+        stage: str,
+        work: Pass,
+        tensor: str,
+        reads: Sequence[Read],
+        moved: dict[str, int],
+        taps: int = 1,
+        kind: str = "",
+        beats: int = 0,
     ) -> int:
-        """Add a pass over the rows of a tensor; `moved` has the bytes of an image by what the pass reads and writes."""
+        """Add a pass over the rows of a tensor.
+
+        `moved` has the bytes of an image by what the pass reads and writes; `beats` of an image run side by side with it.
+        """
         height, width, row = self.low.network.image(tensor)
         loads, stores = (sum(moved[name] for name in names) for names in (work.reads, work.writes))
         largest = max([moved[name] for name in (*work.reads, *work.writes)], default=0)
-        piece = vectors.piece(self.low.config, work, self.images, height * width, row, taps, loads, stores, largest)
+        piece = vectors.piece(self.low.config, work, self.images, height * width, row, taps, loads, stores, largest, beats)
         return self._add(
             Node(layer=layer.name, kind=kind or type(layer).__name__, stage=stage, engine=VECTOR, piece=piece, reads=tuple(reads))
         )
@@ -270,27 +298,40 @@ class Assembly:
 
     def _forward(self, layer: Layer) -> None:
         tail = self.tails.get(layer.name, [])
-        out = tail[-1].output if tail else layer.output
-        masks = sum(isinstance(each, Relu | Clip) for each in tail)
-        x = layer.inputs[0]
         reads = [Read(self.made[name]) for name in layer.inputs]
+        masks = sum(self._mask(each.output) for each in (layer, *tail) if isinstance(each, Relu | Clip))
         if isinstance(layer, Convolution | Product):
-            made: Value = tuple(self._products(layer, "FF", reads, masks * self._mask(out)))
+            made: Value = tuple(self._products(layer, "FF", reads, masks))
+        elif isinstance(layer, BatchNorm):
+            made = (self._normalised(layer, tail, masks),)
         else:
             (work,) = FORWARD[self._kind(layer)]
-            sizes = self._sizes(layer)
-            if isinstance(layer, BatchNorm):
-                reads = [Read(self.made[x], True)]
-                for each in tail:
-                    if isinstance(each, Add):
-                        (other,) = (name for name in each.inputs if self.made.get(name) is not None)
-                        reads.append(Read(self.made[other]))
-                        work = work._replace(reads=(*work.reads, "x"))
-            for _ in range(masks + isinstance(layer, Relu | Clip)):
-                work = rectified(work)
+            sizes = self._sizes(layer) | {"mask": masks}
+            work = rectified(work) if masks else work
             made = (self._vector(layer, "FF", work, layer.output, reads, sizes, self._taps(layer)),)
         for name in (layer.output, *(each.output for each in tail)):
             self.made[name] = made
+
+    def _normalised(self, layer: BatchNorm, tail: Sequence[Layer], masks: int) -> int:
+        """Add a normalisation, with what is taken along."""
+        (work,) = FORWARD["BatchNorm"]
+        sizes = self._sizes(layer) | {"mask": masks}
+        work = rectified(work) if masks else work
+        reads, beats = [Read(self.made[layer.inputs[0]], True)], 0
+        inside = {layer.output, *(each.output for each in tail)}
+        for each in tail:
+            if isinstance(each, Add):
+                (other,) = (name for name in each.inputs if name not in inside)
+                reads.append(Read(self.made[other]))
+                work = work._replace(reads=(*work.reads, "x"))
+            elif isinstance(each, MaxPool | AveragePool):
+                pooled = self._sizes(each)
+                sizes |= {"y": pooled["y"], "place": pooled["place"]}
+                (pool,) = FORWARD[type(each).__name__]
+                work = work._replace(writes=(*pool.writes, *(name for name in work.writes if name == "mask")), lag=work.lag + pool.lag)
+                height, width, row = self.low.network.image(each.output)
+                beats = each.window.taps * height * width * -(-row // self.low.config.cols)
+        return self._vector(layer, "FF", work, layer.output, reads, sizes, beats=beats)
 
     def _kind(self, layer: Layer) -> str:
         """Which passes a layer takes: a mean over rows is a pool."""

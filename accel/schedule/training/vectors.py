@@ -14,7 +14,9 @@ TILE = 1 << 16  # [bytes] our choice: the most that a tile reads or writes of a 
 
 
 @functools.lru_cache(maxsize=1 << 12)
-def piece(config: AcceleratorConfig, work: Pass, images: int, rows: int, row: int, taps: int, loads: int, stores: int, largest: int) -> Piece:
+def piece(
+    config: AcceleratorConfig, work: Pass, images: int, rows: int, row: int, taps: int, loads: int, stores: int, largest: int, beats: int = 0
+) -> Piece:
     """Cut a pass into tiles: of whole images where one takes no more than TILE, else parts of an image, as equal as may be.
 
     Parameters
@@ -29,6 +31,8 @@ def piece(config: AcceleratorConfig, work: Pass, images: int, rows: int, row: in
         What crosses DRAM for an image [bytes].
     largest : int
         The most of it that is of one tensor [bytes].
+    beats : int
+        Of an image, of work that runs side by side with the pass.
     """
     parts = min(-(-largest // TILE), rows)
     group = max(1, min(TILE // max(largest, 1), images)) if parts <= 1 else 1
@@ -42,6 +46,7 @@ def piece(config: AcceleratorConfig, work: Pass, images: int, rows: int, row: in
     costs = [training(config, work, size, row, taps, False) for size in sizes.tolist()]
     cycles = np.array([cost.cycles for cost in costs], np.int64)[which.ravel()]
     cycles[0] = training(config, work, int(held[0]), row, taps, True).cycles
+    cycles = np.maximum(cycles, np.diff(beats * ends // rows, prepend=0))
     made = np.searchsorted(ends, (np.arange(images) + 1) * rows, "left") + 1
     found = Piece(
         cycles,
