@@ -162,7 +162,7 @@ def trainable(
     told = Options(constants=constants, seed=seed, whole=whole, shapes=shapes)
     graph, file = _graph(source, example, told, trained=True)
     with naming(file) if file else nullcontext():
-        graph = fold(bind(graph, constants, whole, shapes))
+        graph = fold(bind(training.evaluating(graph), constants, whole, shapes))
         graph = unquantised(qonnx.rewrite(qoperator.rewrite(replace(graph, name=graph.name.removesuffix(FLOAT), batch=1))))
         return training.trainable(fold(fuse(fold(graph))))
 

@@ -616,6 +616,9 @@ class _Folder:
                 attributes["coordinate_transformation_mode"] = "output_half_pixel"
             case "Dropout" if "ratio" in attributes:
                 del attributes["ratio"]
+            case "CastLike" if len(node.inputs) == 2 and node.inputs[1] in self.kinds:  # the type is known, whatever the values are
+                kept = {name: value for name, value in attributes.items() if name == "saturate"}
+                return [replace(node, kind="Cast", inputs=node.inputs[:1], attributes={"to": self.kinds[node.inputs[1]], **kept})]
             case "Reshape" | "Expand" if self.graph.batch > 1:
                 return [self._rebatched(node)]
             case _:

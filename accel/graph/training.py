@@ -88,6 +88,37 @@ def trainable(graph: Graph) -> Trainable:
     return importer.finish(given, wanted)
 
 
+def evaluating(graph: Graph) -> Graph:
+    """Write what a file has in training mode, BatchNormalization and Dropout, as in evaluation.
+
+    Parameters
+    ----------
+    graph : Graph
+        As it is read.
+
+    Returns
+    -------
+    Graph
+
+    Raises
+    ------
+    NetworkError
+        If more than the first output of one of them is read.
+    """
+    read = {name for node in graph.nodes for name in node.inputs} | set(graph.outputs)
+    nodes = []
+    for node in graph.nodes:
+        if node.domain == "" and node.kind in ("BatchNormalization", "Dropout"):
+            more = [name for name in node.outputs[1:] if name in read]
+            if more:
+                raise NetworkError(f"outputs of {node} must be read up to the first to train the network, not {', '.join(more)} too")
+            attributes = {name: value for name, value in node.attributes.items() if name != "training_mode"}
+            inputs = node.inputs[:1] if node.kind == "Dropout" else node.inputs
+            node = replace(node, inputs=inputs, outputs=node.outputs[:1], attributes=attributes)
+        nodes.append(node)
+    return replace(graph, nodes=tuple(nodes))
+
+
 def _needed(graph: Graph, output: str) -> list[Node]:
     """Nodes that a tensor depends on, in order."""
     needed, nodes = {output}, []
@@ -373,8 +404,6 @@ def _reduce_mean(importer: _Importer, node: Node) -> None:
 
 def _batch_norm(importer: _Importer, node: Node) -> None:
     site, seen = Attributed(node), importer.seen(node)
-    if any(importer.readers[name] for name in node.outputs[1:] if name):
-        raise NetworkError(f"outputs of {node} must be read up to the first, not {', '.join(name for name in node.outputs[1:] if name)}")
     x = importer.image(node) if len(seen.shape) > 2 else importer.rows(node)
     channels = importer.shapes[x][-1]
     gamma, beta, mean, variance = (
@@ -397,10 +426,12 @@ def _relu(importer: _Importer, node: Node) -> None:
 
 
 def _clip(importer: _Importer, node: Node) -> None:
-    low, high = (importer.constant(node, at, what) for at, what in ((1, "min"), (2, "max")))
-    limit = float(high.values.item()) if high is not None else np.inf
-    if low is None or low.values.item() != 0 or not limit > 0:
-        raise NetworkError(f"bounds of {node} must be 0 and a number above, not {low and low.values.item()} and {limit:g}")
+    bounds = [importer.constant(node, at, what) for at, what in ((1, "min"), (2, "max"))]
+    if not all(array is None or array.known for array in bounds):
+        raise NetworkError(f"bounds of {node} must be known, not open")
+    low, limit = (float(array.values.item()) if array is not None else end for array, end in zip(bounds, (-np.inf, np.inf), strict=True))
+    if low != 0 or not limit > 0:
+        raise NetworkError(f"bounds of {node} must be 0 and a number above, not {low:g} and {limit:g}")
     if limit >= np.finfo(np.float32).max:
         importer.alike(Relu, node)
     else:

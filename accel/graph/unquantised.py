@@ -15,6 +15,7 @@ KEEP = (  # operators whose result has no negative element where their inputs ha
     *("MaxPool", "AveragePool", "GlobalMaxPool", "GlobalAveragePool", "ReduceMean", "Add", "Sum", "Concat"),
     *("Identity", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Gather", "Split", "Expand"),
 )
+LEVELS = 3  # our choice: fewer are a sign, which has no gradient
 MAKE = ("Relu", "Softmax", "Sigmoid", "HardSigmoid", "Exp", "Abs", "Sqrt")  # whose result has none
 
 
@@ -48,6 +49,9 @@ def unquantised(graph: Graph) -> Graph:
                 positive.update(node.outputs)
         elif node.kind == "QuantizeLinear":
             x, output = editor.names(node)[0], node.outputs[0]
+            lo, hi = (node.attributes.get(name, end) for name, end in (("lo", -LEVELS), ("hi", LEVELS)))
+            if hi - lo + 1 < LEVELS:
+                raise NetworkError(f"levels of {node} must be {LEVELS} or more to train the network, not {hi - lo + 1}")
             if _rectifies(editor, node) and x not in positive:
                 editor.emit("Relu", [x], output, shape=editor.shapes.get(x))
                 positive.add(output)

@@ -23,7 +23,7 @@ PRUNED: dict[str, dict[str, str]] = {
     "sdgp": {"BP": "gradient"},
     "dense": {},
 }
-"""By algorithm and stage which operand is pruned along the reduction, so that products are left out. WU is dense throughout. SR-STE's BP has
+"""By algorithm and stage which operand is pruned along the reduction, so that products are left out. WU is dense. The BP of SR-STE has
 weights pruned along the other axis: all its products remain."""
 
 
