@@ -196,10 +196,10 @@ def test_whole_tensor_equals_its_jobs(rounding, kind, masked):
 def test_arguments_are_not_changed():
     rng = np.random.default_rng(5)
     job = replace(JOB, momentum=1000, rounding="stochastic")
-    arrays = draw(CONFIG, rng, job, 4)
+    arrays = gradient, velocity, master, kept = draw(CONFIG, rng, job, 4)
     copies, state = [array.copy() for array in arrays], seeds(0, "w", 4)
-    wuve(CONFIG, state, job, *arrays)
-    update(CONFIG, job, *arrays[:3], kept=arrays[3], state=state)
+    wuve(CONFIG, state, job, gradient, velocity, master, kept)
+    update(CONFIG, job, gradient, velocity, master, kept, state)
     assert [array.tolist() for array in arrays] == [copy.tolist() for copy in copies]
     assert state.tolist() == seeds(0, "w", 4).tolist()
 
