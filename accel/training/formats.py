@@ -15,8 +15,9 @@ from accel.config import AcceleratorConfig
 from accel.errors import ConfigError, NetworkError, RangeError
 from accel.formats import FixedFormat
 from accel.graph.trainable import COMPUTED, BatchNorm, Convolution, Layer, MaxPool, Relu, Trainable
-from accel.isa import GRADIENT_SHIFT, MASTER_BITS, SHIFT_BITS
+from accel.isa import COEFFICIENT_BITS, GRADIENT_SHIFT, MASTER_BITS, SHIFT_BITS
 from accel.special.integers import WIDEST
+from accel.training.recipe import Recipe
 from accel.training.state import State, Tracked
 
 PATIENCE = 32  # our choice: steps below an eighth of the range after which a fraction rises
@@ -158,6 +159,7 @@ def largest(name: str, arrays: Iterable[NDArray[Any]]) -> float:
 def calibrate(
     network: Trainable,
     config: AcceleratorConfig,
+    recipe: Recipe,
     values: Mapping[str, NDArray[Any]],
     tensors: Mapping[str, NDArray[Any]],
     gradients: Mapping[str, NDArray[Any]],
@@ -168,6 +170,8 @@ def calibrate(
     ----------
     network : Trainable
     config : AcceleratorConfig
+    recipe : Recipe
+        What learning rate and decay are bounds the momentum's fraction from both sides, so that their coefficients fit.
     values : mapping of str to float array
         Parameters.
     tensors, gradients : mapping of str to float array
@@ -196,9 +200,13 @@ def calibrate(
         for name in parameters(layer):
             add(name, values[name])
             add(f"{name}'", gradients[name])
-            top = exponent(largest(name, [values[name]]))
-            formats[f"{name}^"] = Tracked(bits=MASTER_BITS, frac=MASTER_BITS - 1 - HEADROOM - top)
-            formats[f"{name}~"] = Tracked(bits=MASTER_BITS, frac=formats[f"{name}'"].frac + FINER)
+            master = MASTER_BITS - 1 - HEADROOM - exponent(largest(name, [values[name]]))
+            formats[f"{name}^"] = Tracked(bits=MASTER_BITS, frac=master)
+            least = master + exponent(recipe.rate / recipe.batch) - COEFFICIENT_BITS + 1
+            most = master - exponent(recipe.batch * (recipe.decay + recipe.pruned_decay)) + COEFFICIENT_BITS - 1
+            velocity = min(max(formats[f"{name}'"].frac + FINER, least), most)
+            formats[f"{name}~"] = Tracked(bits=MASTER_BITS, frac=velocity)
+            formats[f"{name}'"].frac = min(max(formats[f"{name}'"].frac, velocity - GRADIENT_SHIFT), velocity)
     return formats
 
 

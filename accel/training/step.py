@@ -25,13 +25,13 @@ from accel.quant import quantise as to_integers
 from accel.schedule.strips import Strips, strips
 from accel.sparsity import mask
 from accel.special import batch_norm
-from accel.special.integers import nearest
 from accel.training import course, elementwise, formats, products, reference
 from accel.training.formats import Counts, Plan
 from accel.training.loss import cross_entropy
 from accel.training.recipe import Recipe
 from accel.training.sdgp import sdgp
 from accel.training.state import Parameter, State
+from accel.training.update import operands
 
 CHUNK = 256  # our choice: samples that inference takes at once
 
@@ -149,7 +149,7 @@ def prepare(network: Trainable, config: AcceleratorConfig, recipe: Recipe, sampl
     values = reference.parameters(network)
     reals = stored(network, samples).astype(np.float32, copy=False)
     trace = reference.run(network, values, reals, labels, algorithm=recipe.algorithm, pattern=recipe.pattern, pruned=pruned)
-    state = State(formats=formats.calibrate(network, config, values, trace.tensors, trace.gradients))
+    state = State(formats=formats.calibrate(network, config, recipe, values, trace.tensors, trace.gradients))
     formats.settle(network, config, state.formats)
     for name, real in values.items():
         master, working = state.formats[f"{name}^"], state.formats[name]
@@ -527,15 +527,15 @@ class _Step:
             parameter.velocity, parameter.master, parameter.working = done.velocity, done.master, done.working
             counts = done.saturated
         else:
-            counts = self.draw(parameter, whole, jobs, gradient, kept)
+            counts = self.draw(parameter, whole, jobs[0], gradient, kept)
         self.counts.add(f"{name}~", parameter.velocity.size, counts[0])
         self.counts.add(f"{name}^", parameter.master.size, counts[1])
         self.counts.see(name, parameter.working, counts[2])
         if self.record is not None:
-            self.record.updates[name] = tuple(jobs)
+            self.record.updates[name] = jobs
 
     def draw(
-        self, parameter: Parameter, cut: Strips, jobs: list[isa.Update], gradient: Integers, kept: NDArray[np.bool_] | None
+        self, parameter: Parameter, cut: Strips, job: isa.Update, gradient: Integers, kept: NDArray[np.bool_] | None
     ) -> tuple[int, int, int]:
         """Update a parameter strip by strip, the words of stochastic rounding drawn in that order; count what saturated."""
         arrays = [cut.split(each.reshape(cut.shape)) for each in (gradient, parameter.velocity, parameter.master)]
@@ -545,7 +545,7 @@ class _Step:
         for width, run in groupby(width for _, width in cut.spans):  # strips of one width follow each other as one
             some = np.s_[start : (start := start + each * len(list(run))), :width]
             g, v, w = (array[some] for array in arrays)
-            found = wuve.update(self.config, jobs[0], g, v, w, None if mask is None else mask[some], parameter.lanes)
+            found = wuve.update(self.config, job, g, v, w, None if mask is None else mask[some], parameter.lanes)
             parameter.lanes = found.state
             for array, values in zip(done, found[:3], strict=True):
                 array[some] = values
@@ -573,30 +573,29 @@ def cut(network: Trainable, config: AcceleratorConfig, recipe: Recipe, layer: La
     return strips(layer.shape, config.cols, layer.groups, recipe.pattern.m if coded else 1)
 
 
-def _jobs(config: AcceleratorConfig, recipe: Recipe, state: State, name: str, cut: Strips, rate: float, batch: int) -> list[isa.Update]:
+def _jobs(
+    config: AcceleratorConfig, recipe: Recipe, state: State, name: str, whole: Strips, rate: float, batch: int
+) -> tuple[isa.Update, ...]:
+    """Make the jobs of a parameter, one for each strip; only weights decay."""
+    gradient, velocity, master, working = (state.formats[name + mark].frac for mark in ("'", "~", "^", ""))
     weight = name.endswith(".weight")
-    w, v, g, k = (state.formats[name + mark].frac for mark in ("^", "~", "'", ""))
-    decay, pruned = (recipe.decay, recipe.pruned_decay) if weight else (0.0, 0.0)
-    factors = [batch * each * 2.0 ** (v - w) for each in (decay, decay + pruned)]
-    _, decay_shift = nearest(max(factors), isa.COEFFICIENT_BITS, MAX_SHIFT)
-    step, rate_shift = nearest(rate / batch * 2.0 ** (w - v), isa.COEFFICIENT_BITS, MAX_SHIFT)
-    return [
-        isa.Update(
-            beats=cut.taps * cut.channels,
-            lanes=width,
-            momentum=min(round(recipe.momentum * 2**isa.MOMENTUM_SHIFT), 2**isa.COEFFICIENT_BITS - 1),
-            gradient_shift=v - g,
-            decay=round(factors[0] * 2**decay_shift),
-            pruned_decay=round(factors[1] * 2**decay_shift),
-            decay_shift=decay_shift,
-            rate=step,
-            rate_shift=rate_shift,
-            working_shift=w - k,
-            rounding=recipe.rounding,
-            last=number == len(cut.spans) - 1,
-        )
-        for number, (_, width) in enumerate(cut.spans)
-    ]
+    each = operands(
+        rate=rate,
+        momentum=recipe.momentum,
+        decay=recipe.decay if weight else 0.0,
+        pruned_decay=recipe.pruned_decay if weight else 0.0,
+        batch=batch,
+        f_gradient=gradient,
+        f_velocity=velocity,
+        f_master=master,
+        f_working=working,
+        rounding=recipe.rounding,
+    )
+    last = len(whole.spans) - 1
+    return tuple(
+        dataclasses.replace(each, beats=whole.taps * whole.channels, lanes=width, last=number == last)
+        for number, (_, width) in enumerate(whole.spans)
+    )
 
 
 def _prune(layer: Convolution, recipe: Recipe, parameter: Parameter) -> None:
