@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from accel.sim.tiles import TileCosim
 
 CASES = 20  # our choice
+BATCH, STEPS = 2, 2  # our choice: of training
 EXAMPLES = """
 accel cosim
 accel cosim gaussian sigmoid --set stages=3
@@ -24,6 +25,7 @@ accel cosim stce postprocess --config tiny --simulator icarus
 accel cosim stce --cases 2000 --seed 7 --waves
 accel cosim --network digits-cnn --config edge-int8
 accel cosim --network resnet18 --tiles --config edge-int8
+accel cosim --network digits-cnn --train --algorithm bdwp --pattern 2:4 --batch 2
 """
 
 
@@ -34,6 +36,12 @@ def add(commands: Any) -> None:
     source.add_network(parser, option=True)
     parser.add_argument("--tiles", action="store_true", help="of the network, a random tile of the schedule of every layer instead of all")
     parser.add_argument("--pattern", metavar="N:M", help="of the network, prune eligible layers as `accel simulate --pattern` does")
+    parser.add_argument(
+        "--train", action="store_true", help="of the network, training steps: products in the core, updates in wuve, prunings in sore"
+    )
+    parser.add_argument("--algorithm", metavar="A", help="of training: bdwp, sr-ste, sdgp or dense (default: bdwp)")
+    parser.add_argument("--batch", metavar="B", type=int, help="of training: random samples of a step (default: 2)")
+    parser.add_argument("--steps", metavar="T", type=int, help="of training: from the second on pruned weights are used (default: 2)")
     add_config(parser, default=None)
     parser.add_argument("--simulator", metavar="S", default="verilator", help="verilator or icarus (default: %(default)s)")
     parser.add_argument("--seed", metavar="S", type=int, default=0, help="of cases, samples, tiles and weights (default: %(default)s)")
@@ -58,14 +66,25 @@ def cosim(args: argparse.Namespace) -> None:
         raise RangeError(f"network must be given without blocks, not with {' '.join(args.blocks)}")
     if args.network and args.cases is not None:
         raise RangeError(f"cases must be given with blocks, not with a network: {args.cases}")
-    for option in ("tiles", "pattern"):
+    for option in ("tiles", "pattern", "train"):
         if getattr(args, option) and not args.network:
             raise RangeError(f"{option} must be given with a network, not alone")
+    for option in ("algorithm", "batch", "steps"):
+        if (value := getattr(args, option)) is not None and not args.train:
+            raise RangeError(f"{option} must be given with --train, not alone ({value!r})")
+    for option in ("tiles", "waves"):
+        if getattr(args, option) and args.train:
+            raise RangeError(f"{option} must be given without --train, not with it")
+    for option in ("batch", "steps"):
+        if (value := getattr(args, option)) is not None and value < 1:
+            raise RangeError(f"{option} must be 1 or more, not {value}")
     if args.seed < 0:
         raise RangeError(f"seed must be 0 or more, not {args.seed}")
     if args.waves:
         make_folder(args.out)
-    if args.network:
+    if args.train:
+        _training(args)
+    elif args.network:
         _network(args)
     else:
         _blocks(args)
@@ -122,6 +141,35 @@ def _network(args: argparse.Namespace) -> None:
     rows = [[name, cycles, 0] for name, cycles in found.layers.items()]
     print(table(["layer", "compute cycles, simulated and measured", "differences"], rows))
     print(_compared(len(network.operators), found))
+
+
+def _training(args: argparse.Namespace) -> None:
+    import numpy as np
+
+    from accel.sim.harness import check_tools
+    from accel.sim.training import cosim_training
+    from accel.sparsity import Pattern
+    from accel.training.recipe import Recipe
+
+    config = configuration(args, AcceleratorConfig, "tiny")
+    check_tools(args.simulator)  # before any work
+    pattern = Pattern.parse(args.pattern) if args.pattern else Pattern(2, 4)
+    recipe = Recipe(algorithm=args.algorithm or "bdwp", pattern=pattern, batch=args.batch or BATCH, seed=args.seed)
+    network, rng = source.trainable(args), np.random.default_rng(args.seed)
+    samples = rng.standard_normal((recipe.batch, *network.shapes[network.input])).astype(np.float32)
+    labels = rng.integers(0, network.shapes[network.output][-1], recipe.batch)
+    steps = args.steps or STEPS
+    say(f"{steps} training steps of {network.name} through the Verilog of {config.name} on {args.simulator}: {recipe.algorithm} {pattern}")
+    found = cosim_training(
+        network, config, recipe, samples, labels, steps=steps, simulator=args.simulator, out=args.out,
+        progress=Progress(f"training of {network.name}"),
+    )  # fmt: skip
+    rows: list[list[Any]] = [[layer, stage, "core", cycles, 0] for (layer, stage), cycles in found.products.items()]
+    for block, each in (("wuve", found.updates), ("sore", found.prunes)):
+        rows += [[name, "update", block, cycles // steps, 0] for name, cycles in each.items()]
+    print(table(["layer or parameter", "stage", "block", "cycles of a step, scheduled and measured", "differences"], rows))
+    words = sum(result.words for result in found.hardware.values())
+    print(f"\n{words:,} output rows compared; batch normalisation, pooling, sums and the loss have no RTL and were computed by the model")
 
 
 def _compared(operators: int, found: NetworkCosim | TileCosim) -> str:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # the model is loaded when it is run: `accel --help` does wit
 
     from accel.graph.files import Prepared
     from accel.graph.network import Network
+    from accel.graph.trainable import Trainable
 
 METHODS = ("minmax", "percentile", "mse", "entropy")  # of accel.graph.calibrate, which is loaded when it is run
 
@@ -62,6 +63,14 @@ def network(args: argparse.Namespace) -> Network:
         return load(args.network)  # says what is wrong, before samples are read
     with _telling():
         return load(args.network, **_options(args))
+
+
+def trainable(args: argparse.Namespace) -> Trainable:
+    """Load what `--network` or NETWORK names as it is trained; what the importer warns of is told in a line."""
+    from accel.graph import files
+
+    with _telling():
+        return files.trainable(args.network, shapes=dict(map(shape, args.shapes)) or None)
 
 
 def prepared(args: argparse.Namespace, fallback: Any) -> tuple[Prepared, Network]:
