@@ -25,7 +25,7 @@ def pack_jobs(config: AcceleratorConfig, jobs: Sequence[Prune]) -> list[int]:
 
 def pack_pairs(config: AcceleratorConfig, code: Pairs) -> list[int]:
     """Encode beats of pairs."""
-    return pack(shapes.code(config), **code._asdict())
+    return pack(shapes.code(config), value=code.value, index=code.index, lanes=code.lanes, head=code.head)
 
 
 def random_case(config: AcceleratorConfig, rng: np.random.Generator) -> Case:
@@ -35,11 +35,11 @@ def random_case(config: AcceleratorConfig, rng: np.random.Generator) -> Case:
         if jobs and rng.random() < 0.4:  # the next tap of a strip
             jobs.append(jobs[-1])
             continue
-        m = int(rng.choice([config.bundle, rng.integers(1, config.bundle, endpoint=True)]))
-        n = int(rng.choice([m, 1, rng.integers(1, m, endpoint=True)]))
-        lanes = int(rng.choice([config.cols, rng.integers(1, config.cols, endpoint=True)]))
-        beats = rng.choice([m, config.cols, rng.integers(1, 3 * config.cols, endpoint=True), rng.integers(1, 3 * m, endpoint=True)])
-        jobs.append(Prune(beats=int(beats * rng.choice([1, 1, 3])), lanes=lanes, n=n, m=m))
+        m = int(rng.choice([config.bundle, int(rng.integers(1, config.bundle, endpoint=True))]))
+        n = int(rng.choice([m, 1, int(rng.integers(1, m, endpoint=True))]))
+        lanes = int(rng.choice([config.cols, int(rng.integers(1, config.cols, endpoint=True))]))
+        beats = int(rng.choice([m, config.cols, int(rng.integers(1, 3 * max(m, config.cols), endpoint=True))]))
+        jobs.append(Prune(beats=beats * int(rng.choice([1, 1, 3])), lanes=lanes, n=n, m=m))
     shape = (sum(job.beats for job in jobs), config.cols)
     some = rng.choice([config.weight.lo, -config.weight.hi, -1, 0, 1, config.weight.hi], shape)
     w = np.where(

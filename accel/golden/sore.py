@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,8 @@ from accel.golden import checks
 from accel.jit import kernel
 
 
-class Pairs(NamedTuple):
+@dataclass(frozen=True, slots=True, eq=False)
+class Pairs:
     """Beats of pairs.
 
     Parameters
@@ -71,7 +72,8 @@ def sore(config: AcceleratorConfig, jobs: Sequence[isa.Prune], w: NDArray[np.int
     checks.integers("w", w, (int(fields[:, 0].sum()), config.cols), config.weight.lo, config.weight.hi)
     forward = _empty(sum(pairs(job, job.beats) for job in jobs), config.cols)
     backward = _empty(sum(-(-job.beats // config.cols) * pairs(job, job.lanes) for job in jobs), config.cols)
-    _sore(fields, w, *forward, *backward)
+    tables = (table for code in (forward, backward) for table in (code.value, code.index, code.lanes, code.head))
+    _sore(fields, w, *tables)
     return forward, backward
 
 
@@ -90,15 +92,20 @@ def _sore(jobs, w, f_value, f_index, f_lanes, f_head, b_value, b_index, b_lanes,
     """Kernel: fills the codes, which are 0."""
     cols = w.shape[1]
     start = f_at = b_at = 0
-    for beats, lanes, n, m in jobs:
+    for job in range(jobs.shape[0]):
+        beats, lanes, n, m = jobs[job]
         strip = np.zeros((beats, cols), np.int64)
-        strip[:, :lanes] = w[start : start + beats, :lanes]
+        for beat in range(beats):
+            for lane in range(lanes):
+                strip[beat, lane] = w[start + beat, lane]
         start += beats
         f_at = _code(strip, lanes, n, m, f_at, f_value, f_index, f_lanes, f_head)
         for block in range(0, beats, cols):
-            turned = np.zeros((lanes, cols), np.int64)
             count = min(cols, beats - block)
-            turned[:, :count] = strip[block : block + count, :lanes].T
+            turned = np.zeros((lanes, cols), np.int64)
+            for beat in range(count):
+                for lane in range(lanes):
+                    turned[lane, beat] = strip[block + beat, lane]
             b_at = _code(turned, count, n, m, b_at, b_value, b_index, b_lanes, b_head)
 
 
@@ -118,8 +125,8 @@ def _code(x, lanes, n, m, at, out_value, out_index, out_lanes, out_head):
                     out_value[place, lane] = x[start + i, lane]
                     out_index[place, lane] = i
                     place += 1
-        kept = min(n, size)
-        out_lanes[at : at + kept] = lanes
         out_head[at] = True
-        at += kept
+        for _ in range(min(n, size)):
+            out_lanes[at] = lanes
+            at += 1
     return at

@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from accel.errors import RangeError
+from accel.golden.sore import Pairs
 from accel.isa import Prune
-from accel.sparsity import Pattern
+from accel.sparsity import Codes, Pattern
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,49 @@ class Strips:
     def jobs(self, pattern: Pattern) -> list[Prune]:
         """Return the jobs of the pruner, in order: one for each tap of each strip, of `channels` beats."""
         return [Prune(beats=self.channels, lanes=width, n=pattern.n, m=pattern.m) for _, width in self.spans for _ in range(self.taps)]
+
+    def codes(self, pattern: Pattern, forward: Pairs, backward: Pairs) -> tuple[Codes, Codes]:
+        """Gather the pairs that :func:`accel.golden.sore.sore` makes of :meth:`jobs` and :meth:`split`.
+
+        Parameters
+        ----------
+        pattern : Pattern
+        forward, backward : Pairs
+            Both codes of all jobs.
+
+        Returns
+        -------
+        Codes
+            Of the matrix of FF: a row for each filter, column = tap * channels + input channel.
+        Codes
+            Of the matrix of BP: a row for each input channel, convolution group by group, column = tap * filters of a group + filter.
+        """
+        filters, taps, channels = self.shape[0] // self.groups, self.taps, self.channels
+        depth, rows, blocks = int(pattern.pairs(channels)), int(pattern.pairs(filters)), -(-channels // self.lanes)
+        group_start = np.arange(max(depth, rows)) // pattern.n * pattern.m  # of each pair of a line
+        tap = np.arange(taps)[:, None]
+        ff = Codes(*np.empty((2, self.shape[0], taps, depth), np.int64))
+        bp = Codes(*np.empty((2, self.groups, channels, taps, rows), np.int64))
+        ff_end = bp_end = 0
+        for start, width in self.spans:
+            group, local = divmod(start, filters)
+            skip, count = int(pattern.pairs(local)), int(pattern.pairs(width))
+            mine = slice(ff_end, ff_end + taps * depth)
+            base = tap * channels + group_start[:depth]
+            for table, part, offset in ((ff.values, forward.value, 0), (ff.positions, forward.index, base)):
+                beats = part[mine].reshape(taps, depth, self.lanes)[:, :, :width]
+                table[start : start + width] = beats.transpose(2, 0, 1) + offset
+            ff_end = mine.stop
+            mine = slice(bp_end, bp_end + taps * blocks * count)
+            base = tap * filters + local + group_start[:count]
+            for table, part, offset in ((bp.values, backward.value, 0), (bp.positions, backward.index, base)):
+                beats = part[mine].reshape(taps, blocks, count, self.lanes).transpose(1, 3, 0, 2).reshape(-1, taps, count)
+                table[group, :, :, skip : skip + count] = beats[:channels] + offset
+            bp_end = mine.stop
+        return (
+            Codes(*(table.reshape(self.shape[0], taps * depth) for table in ff)),
+            Codes(*(table.reshape(self.groups * channels, taps * rows) for table in bp)),
+        )
 
 
 def strips(shape: Iterable[int], lanes: int, groups: int = 1, m: int = 1) -> Strips:
