@@ -65,20 +65,23 @@ def computed(layer: Layer, network: Trainable, x: Values, *more: Values) -> Valu
             assert weights.shape == layer.shape
             seen = windows(x, layer.window, 0.0)
             parts = zip(np.split(seen, layer.groups, axis=-1), np.split(weights, layer.groups), strict=True)
-            y = np.concatenate([np.tensordot(part, own.astype(np.float64), ((3, 4, 5), (1, 2, 3))) for part, own in parts], axis=-1)
+            y: Values = np.concatenate([np.tensordot(part, own.astype(np.float64), ((3, 4, 5), (1, 2, 3))) for part, own in parts], axis=-1)
             return y if bias is None else y + bias
         case BatchNorm():
             gamma, beta, mean, variance = (np.asarray(each, np.float64) for each in (layer.gamma, layer.beta, layer.mean, layer.variance))
-            return (x - mean) / np.sqrt(variance + layer.epsilon) * gamma + beta
+            normal: Values = (x - mean) / np.sqrt(variance + layer.epsilon)
+            return normal * gamma + beta
         case Relu():
             return np.maximum(x, 0)
         case Add():
             return x + more[0]
         case MaxPool():
-            return windows(x, layer.window, -np.inf).max(axis=(3, 4))
+            largest: Values = windows(x, layer.window, -np.inf).max(axis=(3, 4))
+            return largest
         case AveragePool():
             inside = windows(np.ones_like(x[:1]), layer.window, 1.0 if layer.counted else 0.0).sum(axis=(3, 4))
-            return windows(x, layer.window, 0.0).sum(axis=(3, 4)) / inside
+            total: Values = windows(x, layer.window, 0.0).sum(axis=(3, 4))
+            return total / inside
     raise AssertionError(layer)
 
 
@@ -184,11 +187,14 @@ def test_a_seed_makes_weights_of_a_deviation_that_keeps_the_spread():
         assert layer.weights is not None
         deviation = np.sqrt((1 if before else 2) / layer.reduction)  # He: 2 / fan-in behind a Relu
         assert 0.4 * deviation < layer.weights.std() < 1.1 * deviation
-    other = trainable("resnet9", seed=4).convolutions[0].weights
-    assert not np.array_equal(network.convolutions[0].weights, other)
+    first, other = (each.convolutions[0].weights for each in (network, trainable("resnet9", seed=4)))
+    assert first is not None
+    assert other is not None
+    assert not np.array_equal(first, other)
     norm = next(layer for layer in network.layers if isinstance(layer, BatchNorm))
     assert [each is not None and set(each.tolist()) for each in (norm.gamma, norm.beta, norm.mean, norm.variance)] == [{1}, {0}, {0}, {1}]
-    assert (norm.epsilon, norm.momentum) == (pytest.approx(1e-5), pytest.approx(0.9))
+    assert norm.epsilon == pytest.approx(1e-5)
+    assert norm.momentum == pytest.approx(0.9)
 
 
 # Files.
