@@ -119,9 +119,8 @@ def read(source: Any, network: Trainable, seed: int = 0) -> Data:
         held, kept = np.sort(rows[: len(x) // HELD_OUT]), np.sort(rows[len(x) // HELD_OUT :])
         found |= {"x": x[kept], "y": y[kept], "x_test": x[held], "y_test": y[held]}
     divisor = _divisor(found["x"])
-    scaled = {
-        part: (found[part] / divisor).astype(np.float32) if divisor != 1 else found[part].astype(np.float32) for part in ("x", "x_test")
-    }
+    with np.errstate(over="ignore"):  # told below
+        scaled = {part: (found[part] if divisor == 1 else found[part] / divisor).astype(np.float32) for part in ("x", "x_test")}
     for part, values in scaled.items():
         if not np.isfinite(values).all():
             raise RangeError(f"{name}: {part} must be of numbers that float32 holds, not beyond {np.finfo(np.float32).max:g}")
@@ -164,14 +163,14 @@ def _load(path: Path) -> dict[str, NDArray[Any]]:
     try:
         if is_device(path):  # it may have no end, or nobody who writes to it
             raise OSError("a device or a pipe")
-        found = np.load(path, allow_pickle=False)
-        if isinstance(found, np.ndarray):
-            raise ValueError("a single array, without names")
-        with found as arrays:
-            size = sum(member.file_size for member in arrays.zip.infolist())
+        with path.open("rb") as file:
+            found = np.load(file, allow_pickle=False)
+            if isinstance(found, np.ndarray):
+                raise ValueError("a single array, without names")
+            size = sum(member.file_size for member in found.zip.infolist())
             if size > LIMIT:
                 raise ValueError(f"{size} bytes, more than {LIMIT}")
-            return {name: arrays[name] for name in PARTS if name in arrays.files}
+            return {name: found[name] for name in PARTS if name in found.files}
     except OSError as error:
         raise RangeError(f"data must be {DIGITS} or a readable .npz file, not {str(path)!r} ({error.strerror or error})") from None
     except Exception as error:  # what numpy and zipfile raise for a damaged file has no common base

@@ -257,8 +257,8 @@ def train(
         state = step.prepare(net, config, recipe, samples.x[rows], samples.y[rows])
         start = Checkpoint(settings=settings, curves=(), state=state)
         if folder is not None:
-            (folder / RESULT).unlink(missing_ok=True)
             _make(folder)
+            (folder / RESULT).unlink(missing_ok=True)
             checkpoint.save(folder, start)
     began = time.perf_counter()
     state, curves = start.state, list(start.curves)
