@@ -275,7 +275,7 @@ def tiles(config: AcceleratorConfig, work: ProductWork, kept: Kept, tiling: Tili
 
 
 @functools.lru_cache(maxsize=1 << 14)
-def search(config: AcceleratorConfig, work: Work, kept: Kept, method: str = "best") -> Found | None:
+def search(config: AcceleratorConfig, work: Work, kept: Kept, method: str = "best", flow: Dataflow | None = None) -> Found | None:
     """Find the cut with the fewest cycles; of equal ones output stationary, then the first one found.
 
     Parameters
@@ -289,6 +289,8 @@ def search(config: AcceleratorConfig, work: Work, kept: Kept, method: str = "bes
         the cuts within 1 % of the fewest cycles (CLOSE) in a dataflow the one with the least traffic. ``"exhaustive"``: every whole
         number of tiles, every chunk, the fewest cycles. ``"fixed"``: of the cuts of ``"best"``, in the dataflow with fewer cycles of the
         array, the one with the least traffic, the largest tiles first.
+    flow : Dataflow or None
+        Look at this one alone; has no influence off the array.
 
     Returns
     -------
@@ -304,7 +306,7 @@ def search(config: AcceleratorConfig, work: Work, kept: Kept, method: str = "bes
         raise RangeError(f"search must be one of {', '.join(SEARCHES)}, not {method!r}")
     if isinstance(work, VectorWork):
         return _vector(config, work, kept, method)
-    found = [each for flow in Dataflow if (each := _search(config, work, kept, flow, method))]
+    found = [each for one in (Dataflow if flow is None else (flow,)) if (each := _search(config, work, kept, one, method))]
     if not found:
         return None
     if method == "fixed":
@@ -433,7 +435,7 @@ def _loads(config: AcceleratorConfig, work: Work, kept: Kept, tiling: Tiling) ->
     first = work.region.blocks(tiling.m)[:, None]
     second = _columns(config, work, cut, columns, ends if ends.size > 1 else None)
     if ends.size > 1:
-        held = rows[:, None] * _held(cut, ends) * word(config.act_bits)
+        held = rows[:, None] * held_elements(cut, ends) * word(config.act_bits)
         first = np.minimum(first, held)
     made = np.outer(rows, columns) * word(config.act_bits)
     tiles = 0 if kept.inputs[0] else int(first.max()), 0 if work.dynamic and kept.inputs[1] else int(second.max()), int(made.max())
@@ -498,14 +500,14 @@ def _columns(
     """Bytes of the second operand, shape (blocks of columns, chunks); parameters of a channel come with its first chunk."""
     ends = np.array([cut.depth]) if ends is None else ends
     if work.dynamic:
-        held = np.minimum(_held(cut, ends), work.gemm.k // work.presented)
+        held = np.minimum(held_elements(cut, ends), work.gemm.k // work.presented)
         return np.outer(columns, held) * word(config.act_bits)
     bits = np.diff(ends, prepend=0) * (config.weight_bits + work.gemm.pattern.index_bits)
     bits[0] += config.acc_bits + config.mult_bits + SHIFT_BITS
     return -(-np.outer(columns, bits) // 8)
 
 
-def _held(cut: Bundles, ends: NDArray[np.int64]) -> NDArray[np.int64]:
+def held_elements(cut: Bundles, ends: NDArray[np.int64]) -> NDArray[np.int64]:
     """Elements of the reduction that each chunk reads: all of the bundles that it has a pair of."""
     whole, sizes = cut.pairs.cumsum(), np.append(0, cut.size.cumsum())
     first = np.searchsorted(whole, np.append(0, ends[:-1]), "right")
@@ -655,7 +657,7 @@ def accesses(config: AcceleratorConfig, work: Work, tiling: Tiling) -> Accesses:
     if tiling.dataflow is Dataflow.OS:
         held, runs, again = int(cut.size.sum()), int((-(-rows // config.rows)).sum()), 0
     else:
-        held = int(_held(cut, np.append(firsts[1:], cut.depth)).sum())
+        held = int(held_elements(cut, np.append(firsts[1:], cut.depth)).sum())
         runs = rows.size if firsts.size == 1 or tiling.k < cut.depth else int((-(-rows // config.acc_rows)).sum())
         again = firsts.size - 1
     bits = gemm.n * cut.depth * runs * (config.weight_bits + gemm.pattern.index_bits)
