@@ -68,8 +68,8 @@ def computed(layer: Layer, network: Trainable, x: Values, *more: Values) -> Valu
             y: Values = np.concatenate([np.tensordot(part, own.astype(np.float64), ((3, 4, 5), (1, 2, 3))) for part, own in parts], axis=-1)
             return y if bias is None else y + bias
         case BatchNorm():
-            gamma, beta, mean, variance = (np.asarray(each, np.float64) for each in (layer.gamma, layer.beta, layer.mean, layer.variance))
-            normal: Values = (x - mean) / np.sqrt(variance + layer.epsilon)
+            gamma, beta, centre, variance = (np.asarray(each, np.float64) for each in (layer.gamma, layer.beta, layer.mean, layer.variance))
+            normal: Values = (x - centre) / np.sqrt(variance + layer.epsilon)
             return normal * gamma + beta
         case Relu():
             return np.maximum(x, 0)
@@ -81,7 +81,8 @@ def computed(layer: Layer, network: Trainable, x: Values, *more: Values) -> Valu
         case AveragePool():
             inside = windows(np.ones_like(x[:1]), layer.window, 1.0 if layer.counted else 0.0).sum(axis=(3, 4))
             total: Values = windows(x, layer.window, 0.0).sum(axis=(3, 4))
-            return total / inside
+            mean: Values = total / inside
+            return mean
     raise AssertionError(layer)
 
 
@@ -322,13 +323,21 @@ def flat(model: Model) -> str:
     return dense(model, model.node("Relu", y), 8)
 
 
+def last(model: Model) -> str:
+    """Channels last, as some frameworks write images, transposed before and after a window."""
+    y = model.node("Relu", conv(model, model.node("Transpose", model.input("n", 5, 6, 3), perm=[0, 3, 1, 2]), 4, 3, 2, 2))
+    y = model.node("Transpose", model.node("Relu", model.node("Transpose", y, perm=[0, 2, 3, 1])), perm=[0, 3, 1, 2])
+    y = model.node("Transpose", model.node("MaxPool", y, kernel_shape=[2, 2]), perm=[0, 2, 3, 1])
+    return dense(model, model.node("Flatten", y), 48)
+
+
 def convolved(model: Model) -> str:
     """Logits that are channels."""
     y = conv(model, model.node("Relu", conv(model, model.input("n", 3, 6, 6), 4, 3, 3, 3)), 5, 4, 1, 1)
     return model.node("Flatten", model.node("GlobalAveragePool", y))
 
 
-@pytest.mark.parametrize("build", [windowed, pooled, summed, factored, averaged, sequence, flat, convolved])
+@pytest.mark.parametrize("build", [windowed, pooled, summed, factored, averaged, sequence, flat, last, convolved])
 def test_operators(build, tmp_path):
     model = Model()
     model.output(build(model))

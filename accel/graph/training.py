@@ -296,13 +296,18 @@ class _Importer:
     # The ends.
 
     def receive(self, name: str) -> None:
-        """Take in the samples: images are stored channels last, and sequences that windows slide over."""
+        """Take in the samples: images are stored channels last, if they are not so in ONNX, and sequences that windows slide over."""
         port = self.graph.inputs[name]
         if port.kind not in FLOATS:
             raise NetworkError(f"input {name!r} must be of floats to train the network, not of element type {port.kind}")
         shape = tuple(int(size) for size in port.shape)
         sample = shape[1:] if len(shape) > 1 and shape[0] == 1 else shape
-        if len(sample) == 2 and any(node.kind in WINDOWS and node.inputs[0] == name for node in self.graph.nodes):
+        readers = [node for node in self.graph.nodes if name in node.inputs]
+        if len(shape) == 4 and all(node.kind == "Transpose" and node.attributes.get("perm") == [0, 3, 1, 2] for node in readers):
+            self.shapes[name] = sample
+            self.values[name] = Seen(name, shape, movement.places(shape))
+            return
+        if len(sample) == 2 and any(node.kind in WINDOWS and node.inputs[0] == name for node in readers):
             self.shapes[name] = sample[::-1]
             self.values[name] = Seen(name, shape, movement.places(sample[::-1]).T[None])
             return
