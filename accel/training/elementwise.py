@@ -42,6 +42,8 @@ def relu_backward(dy: Integers, y: Integers) -> NDArray[Any]:
         What :func:`relu` returned, or its operand.
     """
     alike("y", y, dy.shape)
+    if dy.dtype != y.dtype or dy.itemsize > 2:  # what is not usual is not worth a kernel of its own
+        return np.where(y > 0, dy, dy.dtype.type(0))
     out = np.empty(dy.shape, dy.dtype)
     with threads(0.15 * dy.size):
         _mask(np.ascontiguousarray(dy).reshape(-1), np.ascontiguousarray(y).reshape(-1), out.reshape(-1), tasks_of(dy.size, dy.size))
@@ -345,7 +347,8 @@ def _sum(parts: tuple[NDArray[Any], NDArray[Any]], shifts: tuple[int, int], frac
     drop = frac - y_format.frac
     right, left = min(max(drop, 0), FURTHEST), min(max(-drop, 0), WIDEST)  # what is not 0 saturates beyond
     saturated = np.zeros(tasks_of(y.size, y.size), np.int64)
-    flat = [part.reshape(-1) for part in parts]
+    kind = np.result_type(*parts)
+    flat = [part.astype(kind, copy=False).reshape(-1) for part in parts]
     weights = [0 if shift < 0 else 1 << shift for shift in shifts]
     with threads(0.4 * y.size):
         _add(flat[0], flat[1], weights[0], weights[1], right, left, y_format.lo, y_format.hi, y.reshape(-1), saturated)
