@@ -36,7 +36,7 @@ from accel.schedule import search as cuts
 from accel.schedule.engines import ENGINES
 from accel.schedule.search import word
 from accel.schedule.training import products, updates, vectors
-from accel.schedule.training.products import Cut
+from accel.schedule.training.products import Cut, Switches
 from accel.schedule.training.queues import Piece
 from accel.schedule.training.updates import Update
 from accel.schedule.training.works import Lowering, Part
@@ -73,6 +73,8 @@ class Node:
         Of the array's work.
     update : Update or None
         Of WU: what takes its results.
+    feed : Update or None
+        Of FF and BP: what prunes its weights in front of it.
     """
 
     layer: str
@@ -83,6 +85,7 @@ class Node:
     reads: tuple[Read, ...]
     cut: Cut | None = None
     update: Update | None = None
+    feed: Update | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -99,25 +102,6 @@ class Gradient:
 
     value: Value | Total
     masks: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Switches:
-    """The dataflow optimisations.
-
-    Parameters
-    ----------
-    interleave : bool
-        Independent sums fill the stages of an adder. Off: an output stationary tile takes a pair every `add_stages` cycles.
-    pregeneration : bool
-        Codes are made when weights are updated. Off: dense weights are loaded, and pass through `sore` before the array may use them.
-    scheduling : bool
-        Cuts and the order of the array's queue are searched for. Off: output stationary, the largest tiles that fit, the order of layers.
-    """
-
-    interleave: bool = True
-    pregeneration: bool = True
-    scheduling: bool = True
 
 
 @dataclass(slots=True)
@@ -230,34 +214,34 @@ class Assembly:
     def _products(self, layer: Convolution | Product, stage: str, reads: Sequence[Read], beside: int = 0, masks: int = 0) -> list[int]:
         """Add the products of a stage: `beside` bytes stored with the results of an image, `masks` loaded with the gradient."""
         config = self.low.config
-        unfilled = not self.switches.interleave and config.add_stages > 1
         try:
-            parts = self.low.parts(layer, stage)
-            cut = [products.cut(config, part, self.images, self.method, not unfilled) for part in parts]
+            cut = [products.cut(config, part, self.images, self.method, self.switches) for part in self.low.parts(layer, stage)]
         except RangeError as error:
             raise NetworkError(f"{stage} of {layer.name}: {error}") from None
         made = []
         for each in cut:
             if each is None:
                 raise NetworkError(self._too_small(layer, stage))
-            update = None
-            if stage == "WU":
-                assert isinstance(layer, Convolution)
+            piece = products.piece(config, each, self.images * beside if each is cut[-1] else 0, masks)
+            update = feed = None
+            if isinstance(layer, Convolution) and stage == "WU":
                 update = updates.update(self.low, layer, each.where, self.switches.pregeneration)
-            made.append(
-                self._add(
-                    Node(
-                        layer=layer.name,
-                        kind=type(layer).__name__,
-                        stage=stage,
-                        engine=ARRAY,
-                        piece=products.piece(config, each, self.images * beside if each is cut[-1] else 0, masks),
-                        reads=tuple(reads),
-                        cut=each,
-                        update=update,
-                    )
-                )
+            elif isinstance(layer, Convolution) and self.low.operand(layer, stage) == "weights" and not self.switches.pregeneration:
+                loaded = products.fetched(config, each)
+                feed = updates.feed(self.low, loaded)
+                piece = piece._replace(loads=piece.loads - loaded.codes)
+            node = Node(
+                layer=layer.name,
+                kind=type(layer).__name__,
+                stage=stage,
+                engine=ARRAY,
+                piece=piece,
+                reads=tuple(reads),
+                cut=each,
+                update=update,
+                feed=feed,
             )
+            made.append(self._add(node))
         return made
 
     def _too_small(self, layer: Layer, stage: str) -> str:

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from accel.schedule.engines import ENGINES, Queue
 from accel.schedule.training.assembly import ARRAY, UPDATE, Node, Value
 from accel.schedule.training.queues import Builder, Ready, both, whole
+from accel.schedule.training.updates import Update
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,11 @@ def build(nodes: Sequence[Node], order: Sequence[int], images: int) -> tuple[tup
         node = nodes[number]
         reads = [whole(there(read.value)) if read.whole else there(read.value) for read in node.reads]
         first = builder.sizes[node.engine]
-        ready[number] = builder.add(node.engine, node.piece, reads)
+        wanted = None
+        if node.feed is not None:
+            wanted = _fed(builder, node.feed, first, node.piece.cycles.size)
+            spans.append(Span(node, UPDATE, builder.sizes[UPDATE] - node.feed.owner.size, builder.sizes[UPDATE]))
+        ready[number] = builder.add(node.engine, node.piece, reads, needs=wanted)
         spans.append(Span(node, node.engine, first, builder.sizes[node.engine]))
         if node.engine != ARRAY:
             continue
@@ -54,3 +60,18 @@ def build(nodes: Sequence[Node], order: Sequence[int], images: int) -> tuple[tup
     hands = array.hands.copy()
     hands[2:, UPDATE] = np.maximum(hands[2:, UPDATE], room[:-2])
     return (array._replace(hands=hands), vector, update), spans
+
+
+def _fed(builder: Builder, feed: Update, first: int, tiles: int) -> NDArray[np.int64]:
+    """Queue what prunes weights for a node of the array that follows, whose first tile this is; return what its tiles need for it.
+
+    The weights of tile i have room when tile i - 2 has ended.
+    """
+    hands = np.zeros((feed.owner.size, len(ENGINES)), np.int64)
+    hands[:, ARRAY] = np.maximum(first + feed.owner - 1, 0)
+    at = builder.sizes[UPDATE]
+    builder.add(UPDATE, feed.piece, hands=hands)
+    needs = np.zeros((tiles, len(ENGINES)), np.int64)
+    counts = np.bincount(feed.owner, minlength=tiles)
+    needs[:, UPDATE] = np.where(counts > 0, at + counts.cumsum(), 0)
+    return needs

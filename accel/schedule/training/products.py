@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -10,11 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from accel.config import AcceleratorConfig
+from accel.isa import Dataflow
 from accel.schedule import search as cuts
 from accel.schedule.gemm import chunks, reduction
-from accel.schedule.search import Found, Kept, Tiles, Tiling, search, word
+from accel.schedule.search import Kept, Tiles, Tiling, evaluate, held_elements, search, word
 from accel.schedule.training.queues import Piece
 from accel.schedule.training.works import Part
+
+
+SHARE = 4  # our choice: cuts are found for this part of the bandwidth of DRAM, which the engines share
 
 
 class Grid(NamedTuple):
@@ -76,6 +81,33 @@ def grid(config: AcceleratorConfig, part: Part, tiling: Tiling, images: int) -> 
     return found
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Switches:
+    """The dataflow optimisations.
+
+    Parameters
+    ----------
+    interleave : bool
+        Independent sums fill the stages of an adder. Off: an output stationary tile takes a pair every `add_stages` cycles.
+    pregeneration : bool
+        Codes are made when weights are updated. Off: dense weights are loaded, and pass through `sore` before the array may use them.
+    scheduling : bool
+        Dataflow, cuts and the order of queues are searched for. Off: output stationary, the cut with the least traffic, layer by layer.
+    """
+
+    interleave: bool = True
+    pregeneration: bool = True
+    scheduling: bool = True
+
+
+class Other(NamedTuple):
+    """The best cut of the dataflow not taken, and its cycles and the taken one's, each by itself with all of DRAM's bandwidth."""
+
+    tiling: Tiling
+    cycles: int
+    taken: int
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Cut:
     """Equal products, cut.
@@ -83,22 +115,25 @@ class Cut:
     Parameters
     ----------
     part : Part
-    found : Found
-        The cut, and the other dataflow's.
+    tiling : Tiling
+    other : Other or None
+        None if there is none, or none was looked for.
     tiles : Tiles
+        Of which a pair takes one cycle of an output-stationary tile.
     where : Grid
     hop : int
-        Cycles that a pair takes: 1, or the stages of an adder that nothing fills.
+        Cycles that it does take: 1, or the stages of an adder that nothing fills.
     """
 
     part: Part
-    found: Found
+    tiling: Tiling
+    other: Other | None
     tiles: Tiles
     where: Grid
     hop: int = 1
 
 
-def cut(config: AcceleratorConfig, part: Part, images: int, method: str, filled: bool) -> Cut | None:
+def cut(config: AcceleratorConfig, part: Part, images: int, method: str, switches: Switches) -> Cut | None:
     """Search for a cut of equal products; None if none fits the scratchpads.
 
     Parameters
@@ -109,15 +144,29 @@ def cut(config: AcceleratorConfig, part: Part, images: int, method: str, filled:
         Of the batch.
     method : str
         See :func:`accel.schedule.search.search`.
-    filled : bool
-        Whether independent sums fill the stages of an adder.
+    switches : Switches
     """
     kept = Kept((False,) * (1 + part.work.dynamic), part.axis == "k")  # weight gradients stay on chip: the update engine takes them
-    found = search(config, part.work, kept, method)
-    if found is None:
+    # An adder that nothing fills takes the sums of one result one behind the other, as one of a single stage would in as many cycles.
+    unfilled = not switches.interleave and config.add_stages > 1
+    plain = dataclasses.replace(config, add_stages=1) if unfilled else config
+    known: list[tuple[int, Tiling, int]] = []
+    for flow in Dataflow if switches.scheduling else (Dataflow.OS,):
+        at = plain if flow is Dataflow.OS else config
+        shared = dataclasses.replace(at, dram_gbs=at.dram_gbs / SHARE)
+        found = search(shared, part.work, kept, method if switches.scheduling else "fixed", flow)
+        if found is not None:
+            slow = (config.add_stages - 1) * found.cost.time.compute if unfilled and flow is Dataflow.OS else 0
+            alone = evaluate(at, part.work, kept, found.tiling).time.total
+            known.append((found.cost.time.total + slow, found.tiling, alone + slow))
+    if not known:
         return None
-    tiles = cuts.tiles(config, part.work, kept, found.tiling)
-    return Cut(part, found, tiles, grid(config, part, found.tiling, images))
+    (_, tiling, taken), *others = sorted(known, key=lambda each: each[0])
+    stationary = tiling.dataflow is Dataflow.OS
+    tiles = cuts.tiles(plain if stationary else config, part.work, kept, tiling)
+    where = grid(plain if stationary else config, part, tiling, images)
+    other = Other(others[0][1], others[0][2], taken) if others else None
+    return Cut(part, tiling, other, tiles, where, config.add_stages if unfilled and stationary else 1)
 
 
 def piece(config: AcceleratorConfig, cut: Cut, beside: int, masks: int) -> Piece:
@@ -140,4 +189,33 @@ def piece(config: AcceleratorConfig, cut: Cut, beside: int, masks: int) -> Piece
     if masks and part.gradient is not None:
         share = tiles.second if part.gradient else loads - tiles.second
         loads = loads + -(-share * masks // (8 * word(config.act_bits)))
-    return Piece(tiles.cycles * cut.hop, tiles.lag, loads, stores, cut.where.read, cut.where.made)
+    return Piece(tiles.cycles * cut.hop, tiles.lag * cut.hop, loads, stores, cut.where.read, cut.where.made)
+
+
+class Fetched(NamedTuple):
+    """Weights as the tiles of a cut load them.
+
+    Parameters
+    ----------
+    weights : int64, shape (tiles,)
+        Weights of the dense layer that those loaded are of; 0 where a tile has the weights of the tile before.
+    codes : int64, shape (tiles,)
+        Their values and indices as they are loaded [bytes].
+    """
+
+    weights: NDArray[np.int64]
+    codes: NDArray[np.int64]
+
+
+def fetched(config: AcceleratorConfig, cut: Cut) -> Fetched:
+    """Say which weights the tiles of a cut load."""
+    assert cut.tiling.dataflow is not None
+    gemm = cut.part.work.gemm
+    held = reduction(config, gemm)
+    ends = chunks(held, cut.tiling.dataflow, cut.tiling.blocks)
+    elements, pairs = held_elements(held, ends), np.diff(ends, prepend=0)
+    # Chunks are innermost.
+    turns = cut.where.columns.size // ends.size
+    loaded = np.where(cut.tiles.second > 0, cut.where.columns, 0)
+    bits = np.tile(pairs, turns) * (config.weight_bits + gemm.pattern.index_bits)
+    return Fetched(loaded * np.tile(elements, turns), -(-loaded * bits // 8))

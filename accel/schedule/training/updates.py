@@ -20,7 +20,7 @@ from accel.config import AcceleratorConfig
 from accel.graph.trainable import Convolution
 from accel.isa import MASTER_BITS
 from accel.schedule.search import word
-from accel.schedule.training.products import Grid
+from accel.schedule.training.products import Fetched, Grid
 from accel.schedule.training.queues import Piece
 from accel.schedule.training.works import Lowering
 from accel.sparsity import storage_bits
@@ -71,8 +71,9 @@ def stored(low: Lowering, layer: Convolution, pregeneration: bool) -> tuple[int,
 def update(low: Lowering, layer: Convolution, where: Grid, pregeneration: bool) -> Update:
     """Make the update of a layer's weights, tile by tile of WU."""
     config, images = low.config, low.batch
-    lanes = min(config.cols, layer.filters // layer.groups)
-    beats, weights = where.rows * -(-where.columns // config.cols), where.rows * where.columns
+    pruned = low.operand(layer, "FF") == "weights"
+    lanes = min(config.cols // low.pattern.m * low.pattern.m if pruned else config.cols, layer.filters // layer.groups)
+    beats, weights = where.rows * -(-where.columns // lanes), where.rows * where.columns
     count = -(-beats // BEATS)
     owner = np.repeat(np.arange(beats.size), count)
     place = np.arange(owner.size) - np.repeat(count.cumsum() - count, count)
@@ -83,7 +84,7 @@ def update(low: Lowering, layer: Convolution, where: Grid, pregeneration: bool) 
     taken, held = shared(beats), shared(weights)
     bits, masks = stored(low, layer, pregeneration)
     lag = wuve.STAGES
-    if pregeneration and low.operand(layer, "FF") == "weights":
+    if pregeneration and pruned:
         channels = layer.channels // layer.groups
         full, rest = divmod(channels, config.cols)
         tap = full * config.cols + (max(rest, lanes) if rest else 0)
@@ -97,6 +98,22 @@ def update(low: Lowering, layer: Convolution, where: Grid, pregeneration: bool) 
         taken, np.full(tiles, lag), loads, held * STATE + codes, np.zeros(tiles, np.int64), np.full(images, tiles)
     )
     return Update(piece, owner, int(codes.sum()))
+
+
+def feed(low: Lowering, loaded: Fetched) -> Update:
+    """Make what prunes weights in front of the array: a tile for each tile of a product that loads weights, which takes the codes."""
+    config = low.config
+    owner = np.flatnonzero(loaded.weights)
+    weights, tiles = loaded.weights[owner], owner.size
+    piece = Piece(
+        -(-weights // config.cols),
+        np.full(tiles, sore.STAGES + low.pattern.n),
+        weights * word(config.weight_bits),
+        np.zeros(tiles, np.int64),
+        np.zeros(tiles, np.int64),
+        np.full(low.batch, tiles),
+    )
+    return Update(piece, owner, 0)
 
 
 def scalars(config: AcceleratorConfig, images: int, count: int) -> Piece:
