@@ -225,8 +225,6 @@ def _run(sizes, cycles, lag, loads, stores, behind, needs, hands, latency):
     placed = np.zeros(engines, np.int64)  # tiles that have their times
     written = np.zeros(engines, np.int64)  # tiles whose store was served, or that have none
     finished = np.zeros(engines, np.int64)  # tiles in front that are done
-    load_asked = np.zeros(engines, np.int64)
-    store_asked = np.zeros(engines, np.int64)
     channel = 0  # DRAM is free again
     total = 0
     while True:
@@ -280,6 +278,8 @@ def _run(sizes, cycles, lag, loads, stores, behind, needs, hands, latency):
                         done[tile] = left[tile]
                     placed[e] += 1
                     changed = True
+        # Of each engine the next load and the next store. One that could have been asked for before its predecessor goes behind it all the
+        # same, and the channel is free no earlier, so that it need not be told apart from one asked for with it.
         first, chosen, store = -1, -1, False
         for e in range(engines):
             i = fetched[e]
@@ -288,12 +288,12 @@ def _run(sizes, cycles, lag, loads, stores, behind, needs, hands, latency):
                 if met[tile] < 0:
                     met[tile], by[tile] = _met(needs[tile], finished, at, all_done)
                 if met[tile] >= 0:
-                    asked = max(load_asked[e], met[tile], end[tile - 2] if i > 1 else 0)
+                    asked = max(met[tile], end[tile - 2] if i > 1 else 0)
                     if chosen < 0 or asked < first:
                         first, chosen, store = asked, e, False
             i = written[e]
             if i < placed[e]:
-                asked = max(store_asked[e], left[at[e] + i])
+                asked = left[at[e] + i]
                 if chosen < 0 or asked < first:
                     first, chosen, store = asked, e, True
         if chosen < 0:
@@ -303,13 +303,11 @@ def _run(sizes, cycles, lag, loads, stores, behind, needs, hands, latency):
             channel = max(channel, first) + stores[tile]
             done[tile] = channel
             total = max(total, channel + latency)
-            store_asked[chosen] = first
             written[chosen] += 1
         else:
             tile = at[chosen] + fetched[chosen]
             channel = max(channel, first) + loads[tile]
             operands[tile] = channel + latency
-            load_asked[chosen] = first
             fetched[chosen] += 1
     stuck = np.where(placed < sizes, placed, -1)
     return operands, start, end, left, done, waits, total, stuck
