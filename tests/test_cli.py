@@ -208,8 +208,8 @@ def test_npy_input(capsys, model, inputs, tmp_path):
         (["cosim", "lfsr", "--tiles"], "tiles must be given with a network, not alone"),
         (["cosim", "--pattern", "2:4"], "pattern must be given with a network, not alone"),
         (["cosim", "--train"], "train must be given with a network, not alone"),
-        (["cosim", "--network", "digits-cnn", "--steps", "3"], "steps must be given with --train, not alone (3)"),
-        (["cosim", "--network", "digits-cnn", "--algorithm", "bdwp"], "algorithm must be given with --train, not alone ('bdwp')"),
+        (["cosim", "--network", "digits-cnn", "--steps", "3"], r"steps must be given with --train, not alone \(3\)"),
+        (["cosim", "--network", "digits-cnn", "--algorithm", "bdwp"], r"algorithm must be given with --train, not alone \('bdwp'\)"),
         (["cosim", "--network", "digits-cnn", "--train", "--tiles"], "tiles must be given without --train, not with it"),
         (["cosim", "--network", "digits-cnn", "--train", "--batch", "0"], "batch must be 1 or more, not 0"),
         (
