@@ -2,18 +2,18 @@
 
 **Taken along.** A ReLU or Clip behind a product or behind vector work is a bound of that work's results, and leaves a mask. A sum behind
 a normalisation (or behind its ReLU) is taken along, in the same sweep: a lane adds the other operand, aligned, to its rounded result. A
-pool that alone reads what a normalisation makes takes it from a buffer of as many rows of results as its window is high, so the two run side
-by side, for as long as the longer one. The sum of several gradients in front of a normalisation's first pass backward is taken along too,
-and stored for the second.
+pool that alone reads what a normalisation makes takes it from a buffer of as many rows of results as its window is high; the two run side by
+side, for as long as the longer one. The sum of several gradients in front of a normalisation's first pass backward is taken along too, and
+stored for the second.
 
 **Gradients.** A ReLU and a sum hand on the gradient of their result; the mask is loaded with it, by whatever reads it. Nothing is computed
-for tensors in front of which nothing is trained. The gradient of a bias is summed while the array's results leave, as the statistics of batch
-normalisation are, where the gradient comes from the array; otherwise it takes a pass.
+for tensors in front of which nothing is trained. The gradient of a bias is summed while the array's results leave, as the statistics of
+batch normalisation are, where the gradient comes from the array; otherwise it takes a pass.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import prod
 
@@ -39,7 +39,7 @@ from accel.schedule.training import products, updates, vectors
 from accel.schedule.training.products import Cut, Switches
 from accel.schedule.training.queues import Piece
 from accel.schedule.training.updates import Update
-from accel.schedule.training.works import Lowering, Part
+from accel.schedule.training.works import Lowering
 from accel.timing.training import BACKWARD, BITS, FORWARD, MOMENTS, Pass, gather, rectified
 
 ARRAY, VECTOR, UPDATE = range(len(ENGINES))
@@ -114,11 +114,14 @@ class Assembly:
     switches : Switches
     method : str
         See :func:`accel.schedule.search.search`.
+    progress : callable, optional
+        Called with (layers done, layers in all, what is next); forward and backward count apart.
     """
 
     low: Lowering
     switches: Switches
     method: str
+    progress: Callable[[int, int, str], None] | None = None
     nodes: list[Node] = field(init=False, default_factory=list)
     made: dict[str, Value] = field(init=False, default_factory=dict)  # by tensor
     given: dict[str, list[Gradient]] = field(init=False, default_factory=dict)  # by tensor
@@ -142,13 +145,18 @@ class Assembly:
         """List all nodes."""
         self.made[self.low.network.input] = ()
         along = {layer.name for tail in self.tails.values() for layer in tail}
-        for layer in self.layers:
+        tell = self.progress or (lambda done, total, label: None)
+        count = len(self.layers)
+        for i, layer in enumerate(self.layers):
+            tell(i, 2 * count, f"schedule of FF of {layer.name}")
             if layer.name not in along:
                 self._forward(layer)
         self._loss()
-        for layer in reversed(self.layers):
+        for i, layer in enumerate(reversed(self.layers)):
+            tell(count + i, 2 * count, f"schedule of BP of {layer.name}")
             if layer.output in self.trained and layer.output in self.given:
                 self._backward(layer)
+        tell(2 * count, 2 * count, "scheduled")
         return self.nodes
 
     # What is taken along.

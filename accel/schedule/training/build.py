@@ -1,4 +1,4 @@
-"""Nodes to queues."""
+"""From nodes in an order to the queues of the engines."""
 
 from __future__ import annotations
 
@@ -16,7 +16,15 @@ from accel.schedule.training.updates import Update
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Tiles of a node in the queue of its engine: from `first` up to `last`, exclusive."""
+    """Tiles of a node in the queue of an engine: from `first` up to `last`, exclusive.
+
+    Parameters
+    ----------
+    node : Node
+    engine : int
+        Its own; or that of the updates, for the update of the weights whose gradients it makes, or the pruner in front of it.
+    first, last : int
+    """
 
     node: Node
     engine: int
@@ -25,6 +33,18 @@ class Span:
 
 
 def build(nodes: Sequence[Node], order: Sequence[int], images: int) -> tuple[tuple[Queue, Queue, Queue], list[Span]]:
+    """Queue nodes in an order in which each comes after what it reads, and say where each is.
+
+    A tile of the array has room for its results when the update engine has taken those of the tile before the last.
+
+    Parameters
+    ----------
+    nodes : sequence of Node
+    order : sequence of int
+        Their numbers.
+    images : int
+        Of the batch.
+    """
     builder = Builder(images)
     ready: dict[int, Ready] = {}
     spans: list[Span] = []

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from accel.config import AcceleratorConfig
 from accel.schedule.engines import ENGINES
 from accel.schedule.training.assembly import ARRAY, Node
+from accel.schedule.training.queues import Piece
 
 AHEAD = 512  # [cycles] our choice: from a first result to its use
 
@@ -26,15 +27,12 @@ def order(config: AcceleratorConfig, nodes: Sequence[Node]) -> list[int]:
     nodes : sequence of Node
         Each after what it reads.
     """
-    count = len(nodes)
-    length = [
-        max(int(node.piece.cycles.sum()), int((int(node.piece.loads.sum()) + int(node.piece.stores.sum())) / config.dram_rate)) for node in nodes
-    ]
+    count, length = len(nodes), [_length(config, node.piece) for node in nodes]
     # What a node waits for: number, and whether for all of it.
     waits = [[(number, read.whole) for read in node.reads for number in read.value] for node in nodes]
     readers: list[list[tuple[int, bool]]] = [[] for _ in nodes]
-    for i, each in enumerate(waits):
-        for number, whole in each:
+    for i, read in enumerate(waits):
+        for number, whole in read:
             readers[number].append((i, whole))
     rank = [0] * count
     for i in reversed(range(count)):
@@ -44,12 +42,12 @@ def order(config: AcceleratorConfig, nodes: Sequence[Node]) -> list[int]:
     free = [0] * len(ENGINES)
     able: list[list[int]] = [[] for _ in ENGINES]
 
-    def ready(i: int) -> int:
+    def earliest(i: int) -> int:
         """Return when a node can start, all that it reads being placed."""
-        at = 0
+        found = 0
         for number, whole in waits[i]:
-            at = max(at, end[number] if whole else max(start[number] + AHEAD, end[number] + AHEAD - length[i]))
-        return at
+            found = max(found, end[number] if whole else max(start[number] + AHEAD, end[number] + AHEAD - length[i]))
+        return found
 
     at = [0] * count
     for i in range(count):
@@ -58,11 +56,11 @@ def order(config: AcceleratorConfig, nodes: Sequence[Node]) -> list[int]:
     found: list[int] = []
     while len(found) < count:
         best: tuple[int, int] | None = None
-        for engine, each in enumerate(able):
-            if not each:
+        for engine, ready in enumerate(able):
+            if not ready:
                 continue
-            now = [i for i in each if at[i] <= free[engine]]
-            later = [i for i in each if at[i] > free[engine]]
+            now = [i for i in ready if at[i] <= free[engine]]
+            later = [i for i in ready if at[i] > free[engine]]
             if engine == ARRAY:
                 urgent = [i for i in now if nodes[i].stage != "WU"]
                 spare = [i for i in now if nodes[i].stage == "WU"]
@@ -96,6 +94,12 @@ def order(config: AcceleratorConfig, nodes: Sequence[Node]) -> list[int]:
         for j in {j for j, _ in readers[i]}:
             left[j] -= 1
             if not left[j]:
-                at[j] = ready(j)
+                at[j] = earliest(j)
                 able[nodes[j].engine].append(j)
     return found
+
+
+def _length(config: AcceleratorConfig, piece: Piece) -> int:
+    """Estimate how long a piece takes: the longer of its cycles and its transfers."""
+    moved = int(piece.loads.sum()) + int(piece.stores.sum())
+    return max(int(piece.cycles.sum()), int(moved / config.dram_rate))

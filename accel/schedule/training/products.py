@@ -14,10 +14,9 @@ from accel.config import AcceleratorConfig
 from accel.isa import Dataflow
 from accel.schedule import search as cuts
 from accel.schedule.gemm import chunks, reduction
-from accel.schedule.search import Kept, Tiles, Tiling, evaluate, held_elements, search, word
+from accel.schedule.search import Found, Kept, Tiles, Tiling, evaluate, held_elements, search, word
 from accel.schedule.training.queues import Piece
 from accel.schedule.training.works import Part
-
 
 SHARE = 4  # our choice: cuts are found for this part of the bandwidth of DRAM, which the engines share
 
@@ -73,9 +72,8 @@ def grid(config: AcceleratorConfig, part: Part, tiling: Tiling, images: int) -> 
         made = np.maximum.accumulate(done) + 1 + (repeats - 1) * count
     heights, widths = (np.diff(each, prepend=0) for each in (rows, columns))
     final = np.arange(ends.size) == ends.size - 1
-    found = Grid(
-        read, made, ordered(heights[:, None, None] * final[None, None, :] + 0 * order), ordered(np.broadcast_to(widths[None, :, None], shape))
-    )
+    height = np.broadcast_to(heights[:, None, None] * final, shape)
+    found = Grid(read, made, ordered(height), ordered(np.broadcast_to(widths[None, :, None], shape)))
     for each in found:
         each.setflags(write=False)
     return found
@@ -100,12 +98,7 @@ class Switches:
     scheduling: bool = True
 
 
-class Other(NamedTuple):
-    """The best cut of the dataflow not taken, and its cycles and the taken one's, each by itself with all of DRAM's bandwidth."""
-
-    tiling: Tiling
-    cycles: int
-    taken: int
+ALL = Switches()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -115,9 +108,8 @@ class Cut:
     Parameters
     ----------
     part : Part
-    tiling : Tiling
-    other : Other or None
-        None if there is none, or none was looked for.
+    found : Found
+        The cut, and the best one of the other dataflow if one was looked for; what they cost by themselves, with all of DRAM's bandwidth.
     tiles : Tiles
         Of which a pair takes one cycle of an output-stationary tile.
     where : Grid
@@ -126,14 +118,18 @@ class Cut:
     """
 
     part: Part
-    tiling: Tiling
-    other: Other | None
+    found: Found
     tiles: Tiles
     where: Grid
     hop: int = 1
 
+    @property
+    def tiling(self) -> Tiling:
+        """The cut."""
+        return self.found.tiling
 
-def cut(config: AcceleratorConfig, part: Part, images: int, method: str, switches: Switches) -> Cut | None:
+
+def cut(config: AcceleratorConfig, part: Part, images: int, method: str, switches: Switches = ALL) -> Cut | None:
     """Search for a cut of equal products; None if none fits the scratchpads.
 
     Parameters
@@ -150,23 +146,26 @@ def cut(config: AcceleratorConfig, part: Part, images: int, method: str, switche
     # An adder that nothing fills takes the sums of one result one behind the other, as one of a single stage would in as many cycles.
     unfilled = not switches.interleave and config.add_stages > 1
     plain = dataclasses.replace(config, add_stages=1) if unfilled else config
-    known: list[tuple[int, Tiling, int]] = []
+    known: list[tuple[int, Found]] = []
     for flow in Dataflow if switches.scheduling else (Dataflow.OS,):
         at = plain if flow is Dataflow.OS else config
         shared = dataclasses.replace(at, dram_gbs=at.dram_gbs / SHARE)
         found = search(shared, part.work, kept, method if switches.scheduling else "fixed", flow)
         if found is not None:
             slow = (config.add_stages - 1) * found.cost.time.compute if unfilled and flow is Dataflow.OS else 0
-            alone = evaluate(at, part.work, kept, found.tiling).time.total
-            known.append((found.cost.time.total + slow, found.tiling, alone + slow))
+            known.append((found.cost.time.total + slow, Found(found.tiling, evaluate(at, part.work, kept, found.tiling))))
     if not known:
         return None
-    (_, tiling, taken), *others = sorted(known, key=lambda each: each[0])
-    stationary = tiling.dataflow is Dataflow.OS
-    tiles = cuts.tiles(plain if stationary else config, part.work, kept, tiling)
-    where = grid(plain if stationary else config, part, tiling, images)
-    other = Other(others[0][1], others[0][2], taken) if others else None
-    return Cut(part, tiling, other, tiles, where, config.add_stages if unfilled and stationary else 1)
+    (_, best), *others = sorted(known, key=lambda each: each[0])
+    stationary = best.tiling.dataflow is Dataflow.OS
+    own = plain if stationary else config
+    return Cut(
+        part,
+        dataclasses.replace(best, runner_up=(others[0][1].tiling, others[0][1].cost) if others else None),
+        cuts.tiles(own, part.work, kept, best.tiling),
+        grid(own, part, best.tiling, images),
+        config.add_stages if unfilled and stationary else 1,
+    )
 
 
 def piece(config: AcceleratorConfig, cut: Cut, beside: int, masks: int) -> Piece:

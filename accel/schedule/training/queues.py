@@ -103,7 +103,9 @@ class Builder:
         behind = np.zeros(count, np.bool_)
         behind[0] = True
         room = np.zeros((count, len(ENGINES)), np.int64) if hands is None else hands
-        self.columns[engine].append(Queue(piece.cycles, piece.lag, piece.loads, piece.stores, behind, wanted if needs is None else np.maximum(wanted, needs), room))
+        if needs is not None:
+            wanted = np.maximum(wanted, needs)
+        self.columns[engine].append(Queue(piece.cycles, piece.lag, piece.loads, piece.stores, behind, wanted, room))
         ready = self.nothing
         ready[:, engine] = self.sizes[engine] + piece.made
         self.sizes[engine] += count
@@ -112,7 +114,6 @@ class Builder:
     def queues(self) -> tuple[Queue, Queue, Queue]:
         """Return the queues so far."""
         array, vector, update = (
-            Queue(*(np.concatenate(column) for column in zip(*pieces, strict=True))) if pieces else Queue.empty()
-            for pieces in self.columns
+            Queue(*(np.concatenate(column) for column in zip(*pieces, strict=True))) if pieces else Queue.empty() for pieces in self.columns
         )
         return array, vector, update

@@ -94,9 +94,7 @@ def update(low: Lowering, layer: Convolution, where: Grid, pregeneration: bool) 
     codes = np.diff(-(-ends * (bits + masks) // (8 * ends[-1])), prepend=0)
     loads = held * STATE + np.diff(-(-ends * masks // (8 * ends[-1])), prepend=0)
     tiles = owner.size
-    piece = Piece(
-        taken, np.full(tiles, lag), loads, held * STATE + codes, np.zeros(tiles, np.int64), np.full(images, tiles)
-    )
+    piece = Piece(taken, np.full(tiles, lag), loads, held * STATE + codes, np.zeros(tiles, np.int64), np.full(images, tiles))
     return Update(piece, owner, int(codes.sum()))
 
 
@@ -119,7 +117,5 @@ def feed(low: Lowering, loaded: Fetched) -> Update:
 def scalars(config: AcceleratorConfig, images: int, count: int) -> Piece:
     """Make the update of parameters by channel, `count` of them: biases, gamma and beta."""
     one, size = np.ones(1, np.int64), count * STATE
-    beats = -(-count // config.cols)
-    return Piece(
-        beats * one, wuve.STAGES * one, size * one, (size + count * word(config.act_bits)) * one, (images - 1) * one, np.ones(images, np.int64)
-    )
+    beats, stores = -(-count // config.cols), size + count * word(config.act_bits)
+    return Piece(beats * one, wuve.STAGES * one, size * one, stores * one, (images - 1) * one, np.ones(images, np.int64))

@@ -15,7 +15,16 @@ TILE = 1 << 16  # [bytes] our choice: the most that a tile reads or writes of a 
 
 @functools.lru_cache(maxsize=1 << 12)
 def piece(
-    config: AcceleratorConfig, work: Pass, images: int, rows: int, row: int, taps: int, loads: int, stores: int, largest: int, beats: int = 0
+    config: AcceleratorConfig,
+    work: Pass,
+    images: int,
+    rows: int,
+    row: int,
+    taps: int,
+    loads: int,
+    stores: int,
+    largest: int,
+    beats: int = 0,
 ) -> Piece:
     """Cut a pass into tiles: of whole images where one takes no more than TILE, else parts of an image, as equal as may be.
 

@@ -20,17 +20,9 @@ from accel.graph.trainable import Convolution, Product, Trainable
 from accel.schedule.gemm import Gemm
 from accel.schedule.lower import dense, phases
 from accel.schedule.memory import Region
+from accel.schedule.operations import PRUNED
 from accel.schedule.search import ProductWork, word
 from accel.sparsity import Pattern
-
-STAGES = ("FF", "BP", "WU")
-PRUNED: dict[str, dict[str, str]] = {
-    "bdwp": {"FF": "weights", "BP": "weights"},
-    "sr-ste": {"FF": "weights"},
-    "sdgp": {"BP": "gradient"},
-    "dense": {},
-}
-"""By algorithm and stage which operand is pruned along the reduction, so that the array skips it (:mod:`accel.training.recipe`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +59,7 @@ class Lowering:
     config : AcceleratorConfig
     batch : int
     algorithm : str
-        Key of PRUNED.
+        Key of :data:`accel.schedule.operations.PRUNED`.
     pattern : Pattern
         Of what is pruned.
     eligible : frozenset of str
@@ -96,7 +88,7 @@ class Lowering:
         ----------
         layer : Convolution or Product
         stage : str
-            One of STAGES; a product of activations has no ``"WU"``.
+            ``"FF"``, ``"BP"`` or ``"WU"``; a product of activations has no ``"WU"``.
         """
         if isinstance(layer, Product):
             m, k, n = layer.m, layer.k, layer.n
