@@ -202,7 +202,7 @@ def _stage(lowering: Lowering, layer: Convolution, stage: str, record: Record, n
     config = lowering.config
     cuts = []
     for part in lowering.parts(layer, stage):
-        best = cut(config, part, lowering.batch, "best", True)
+        best = cut(config, part, lowering.batch, "best")
         if best is None:
             raise NetworkError(f"tiles of {layer.name} must fit the scratchpads of {config.name}, not exceed them")
         cuts.append((part.work, best.found))
