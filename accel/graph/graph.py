@@ -3,8 +3,8 @@
 A pass takes a :class:`Graph` and gives a new one; it shares the arrays and changes none. In order: :mod:`accel.graph.read` (file to graph),
 :mod:`accel.graph.fold` (constants bound, shapes folded, the batch set to one), :mod:`accel.graph.qoperator` and :mod:`accel.graph.qonnx`
 (every way of writing quantised operators down, as QuantizeLinear, DequantizeLinear and Clip around the float operator),
-:mod:`accel.graph.calibrate` (float graphs get their quantisers from samples), :mod:`accel.graph.onnx` (graph to network). To what is trained it is
-:mod:`accel.graph.unquantised` instead (quantisers gone), and :mod:`accel.graph.training` (float graph to layers).
+:mod:`accel.graph.calibrate` (float graphs get their quantisers from samples), :mod:`accel.graph.onnx` (graph to network). On the way to
+what is trained the last two are :mod:`accel.graph.unquantised` (quantisers gone) and :mod:`accel.graph.training` (float graph to layers).
 """
 
 from __future__ import annotations

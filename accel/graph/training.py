@@ -492,9 +492,11 @@ def _scale(importer: _Importer, node: Node) -> None:
     constants = [at for at, name in enumerate(node.inputs) if name in importer.graph.constants]
     if constants not in ([1], [0]) or (node.kind == "Div" and constants == [0]):
         raise NetworkError(f"input 1 of {node} must be a constant, not an activation")
-    if importer.given(node, constants[0], "factor").values.size != 1:
-        raise NetworkError(f"factor of {node} must be one number, not of shape {importer.given(node, constants[0], 'factor').values.shape}")
-    importer.scaled.append(node)
+    factor = importer.given(node, constants[0], "factor")
+    if factor.values.size != 1:
+        raise NetworkError(f"factor of {node} must be one number, not of shape {factor.values.shape}")
+    if not factor.known or factor.values.item() != 1:
+        importer.scaled.append(node)
     importer.values[node.outputs[0]] = importer.seen(node, 1 - constants[0])
 
 
