@@ -101,7 +101,8 @@ class SoreLane(wiring.Component):
         first = self.slot[0]
 
         # Datapath: the element takes its slot, and is one more that is greater for every slot with a smaller one. Elements that are out
-        # need not be counted: if one of them is as great as the newcomer, so are N that are in.
+        # need not be counted: if one of them is as great as the newcomer, so are N that are in. They may fall on, below -1: no group is
+        # long enough for them to wrap.
         spares = [Signal(signed(config.index_bits + 1), name=f"spare_{i}", reset_less=True) for i in range(config.bundle)]
         kept = Cat(~spare[-1] for spare in spares)
         above = Signal(config.bundle - 1)
@@ -117,7 +118,7 @@ class SoreLane(wiring.Component):
                 m.d.comb += above[i].eq(~first & kept[i] & ~smaller)
                 with m.If(self.step & mine):
                     m.d.sync += magnitude.eq(self.magnitude)
-                with m.Elif(self.step & smaller & kept[i]):
+                with m.Elif(self.step & smaller):
                     m.d.sync += spare.eq(spare - 1)
             if i:
                 with m.If(self.step & first):
