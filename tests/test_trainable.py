@@ -164,6 +164,13 @@ def test_shapes_suffice(name):
     assert repr(network) == f"<Trainable {name!r}: {len(network.layers)} layers, {len(network.shapes)} tensors>"
 
 
+@pytest.mark.parametrize(("name", "count"), [("resnet18", 11_689_512), ("resnet50", 25_557_032), ("mobilenetv2", 3_504_872)])
+def test_parameters_are_as_many_as_torchvisions(name, count):
+    network = trainable(name)
+    weights = sum(np.prod(layer.shape) + layer.biased * layer.filters for layer in network.convolutions)
+    assert weights + sum(2 * network.shapes[layer.output][-1] for layer in network.layers if isinstance(layer, BatchNorm)) == count
+
+
 def test_attention_is_products_of_activations():
     network = trainable("vit")
     tokens = (32 // PATCH) ** 2
