@@ -222,18 +222,28 @@ class Twin:
         return self.step
 
     def settle(self) -> None:
-        """Lower fractions of results that are more than mult_bits - 1 above those of their products."""
+        """Lower fractions that are more than mult_bits - 1 above those of products or averages, or 30 above a sum's other input."""
         formats, fixed = self.state.formats, {self.network.input, f"{self.shared[self.network.output]}'"}
         trained = self.trained()
         for _ in range(1000):
-            for layer in self.network.convolutions:
-                x, y, w = self.shared[layer.inputs[0]], self.shared[layer.output], formats[f"{layer.name}.weight"].frac
-                pairs = [(y, formats[x].frac + w), (f"{layer.name}.weight'", formats[x].frac + formats[f"{y}'"].frac)]
-                pairs += [(f"{x}'", w + formats[f"{y}'"].frac)] * (layer.inputs[0] in trained)
-                pairs += [(f"{layer.name}.bias'", formats[f"{y}'"].frac)] * layer.biased
+            for layer in self.network.layers:
+                xs, y = [self.shared[tensor] for tensor in layer.inputs], self.shared[layer.output]
+                has, pairs = layer.inputs[0] in trained, []
+                match layer:
+                    case Convolution():
+                        most, w = self.config.mult_bits - 1, formats[f"{layer.name}.weight"].frac
+                        pairs += [(y, formats[xs[0]].frac + w), (f"{layer.name}.weight'", formats[xs[0]].frac + formats[f"{y}'"].frac)]
+                        pairs += [(f"{xs[0]}'", w + formats[f"{y}'"].frac)] * has
+                        pairs += [(f"{layer.name}.bias'", formats[f"{y}'"].frac)] * layer.biased
+                    case Add():
+                        most = 30
+                        pairs += [(xs[0], formats[xs[1]].frac), (xs[1], formats[xs[0]].frac)]
+                    case AveragePool():
+                        most = min(self.config.mult_bits, 31) - 1
+                        pairs += [(y, formats[xs[0]].frac)] + ([(f"{xs[0]}'", formats[f"{y}'"].frac)] if has else [])
                 for name, frac in pairs:
                     if name not in fixed:
-                        formats[name].frac = min(formats[name].frac, frac + self.config.mult_bits - 1)
+                        formats[name].frac = min(formats[name].frac, frac + most)
 
     def trained(self) -> set[str]:
         """Tensors behind a parameter."""

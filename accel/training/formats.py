@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from accel.config import AcceleratorConfig
 from accel.errors import ConfigError, NetworkError, RangeError
 from accel.formats import FixedFormat
-from accel.graph.trainable import COMPUTED, BatchNorm, Convolution, Layer, MaxPool, Relu, Trainable
+from accel.graph.trainable import COMPUTED, Add, AveragePool, BatchNorm, Convolution, Layer, MaxPool, Relu, Trainable
 from accel.isa import COEFFICIENT_BITS, GRADIENT_SHIFT, MASTER_BITS, SHIFT_BITS
 from accel.special.integers import WIDEST
+from accel.training.elementwise import APART, MULT_BITS
 from accel.training.recipe import Recipe
 from accel.training.state import State, Tracked
 
@@ -211,7 +212,7 @@ def calibrate(
 
 
 def settle(network: Trainable, config: AcceleratorConfig, formats: dict[str, Tracked]) -> None:
-    """Lower fractions that the post-processor cannot reach: a result's is at most `mult_bits` - 1 above that of its products.
+    """Lower fractions that cannot be reached: by a multiplier from those of the products, or of an average; by a sum from its other input.
 
     Parameters
     ----------
@@ -219,21 +220,37 @@ def settle(network: Trainable, config: AcceleratorConfig, formats: dict[str, Tra
     config : AcceleratorConfig
     formats : dict of str to Tracked
     """
-    known, most = plan(network), config.mult_bits - 1
+    known = plan(network)
+    bounds = [bound for bound in _bounds(network, config) if bound[0] not in known.fixed]
     moved = True
     while moved:  # fractions only fall, so it ends
         moved = False
-        for layer in network.convolutions:
-            root, into = known.shared[layer.output], known.shared[layer.inputs[0]]
-            w, x, dy = (formats[name].frac for name in (f"{layer.name}.weight", into, f"{root}'"))
-            bounds = [(root, x + w), (f"{layer.name}.weight'", x + dy)]
-            if layer.inputs[0] in known.trained:
-                bounds.append((f"{into}'", w + dy))
-            if layer.biased:
-                bounds.append((f"{layer.name}.bias'", dy))
-            for name, frac in bounds:
-                if formats[name].frac > frac + most and name not in known.fixed:
-                    formats[name].frac, moved = frac + most, True
+        for name, operands, most in bounds:
+            frac = sum(formats[operand].frac for operand in operands) + most
+            if formats[name].frac > frac:
+                formats[name].frac, moved = frac, True
+
+
+@lru_cache(maxsize=8)
+def _bounds(network: Trainable, config: AcceleratorConfig) -> tuple[tuple[str, tuple[str, ...], int], ...]:
+    """List the formats whose fraction is at most the sum of some others and a number."""
+    known, most = plan(network), config.mult_bits - 1
+    bounds: list[tuple[str, tuple[str, ...], int]] = []
+    for layer in network.layers:
+        y, inputs = known.shared[layer.output], [known.shared[tensor] for tensor in layer.inputs]
+        trained = layer.inputs[0] in known.trained
+        match layer:
+            case Convolution():
+                weight = f"{layer.name}.weight"
+                bounds += [(y, (inputs[0], weight), most), (f"{weight}'", (inputs[0], f"{y}'"), most)]
+                bounds += [(f"{inputs[0]}'", (weight, f"{y}'"), most)] * trained
+                bounds += [(f"{layer.name}.bias'", (f"{y}'",), most)] * layer.biased
+            case Add():
+                bounds += [(a, (b,), APART) for a, b in (inputs, inputs[::-1])]
+            case AveragePool():
+                least = min(config.mult_bits, MULT_BITS) - 1
+                bounds += [(y, (inputs[0],), least), *[(f"{inputs[0]}'", (f"{y}'",), least)] * trained]
+    return tuple(bounds)
 
 
 class Counts:

@@ -142,7 +142,7 @@ def backward(config: AcceleratorConfig, layer: Convolution, size: tuple[int, int
         window = phase.window
         positions = window.positions(*dy.shape[1:3])
         place = Place(window.kernel, window.stride, window.dilation, window.pads[:2], positions, 0, layer.filters)
-        seen = turned[:, phase.down][:, :, phase.across] if len(cut) > 1 or window.taps > 1 else turned
+        seen = turned[:, phase.down][:, :, phase.across] if layer.window.taps > 1 else turned
         sums, overflow = _multiplied(config, Patches(dy, place), Weights(seen.reshape(layer.channels, -1)), layer.groups)
         result = rounded(config, sums, shift)
         if len(cut) == 1:

@@ -148,7 +148,8 @@ def prepare(network: Trainable, config: AcceleratorConfig, recipe: Recipe, sampl
         network = reference.draw(network, recipe.seed)
     values = reference.parameters(network)
     reals = stored(network, samples).astype(np.float32, copy=False)
-    trace = reference.run(network, values, reals, labels, algorithm=recipe.algorithm, pattern=recipe.pattern, pruned=pruned)
+    with np.errstate(all="ignore"):  # calibration says what is not finite
+        trace = reference.run(network, values, reals, labels, algorithm=recipe.algorithm, pattern=recipe.pattern, pruned=pruned)
     state = State(formats=formats.calibrate(network, config, recipe, values, trace.tensors, trace.gradients))
     formats.settle(network, config, state.formats)
     for name, real in values.items():
@@ -233,7 +234,7 @@ def step(
         Of :func:`quantise`.
     labels : integers, shape (samples,)
     rate : float
-        Learning rate.
+        Learning rate, at most that of the recipe, for which the formats were made.
     keep : bool
         Keep a :class:`Record`.
 
