@@ -282,8 +282,10 @@ def test_usual_channels(bits):
     assert np.array_equal(bn.normalise(strided, again, gamma, f["gamma"], beta, f["beta"], f["y"])[0], y)
 
 
-def test_parts_of_a_large_tensor_add_up():
-    """Rows are cut into tasks: as many elements as take several, and a count of rows that they do not divide."""
+@pytest.mark.parametrize("alone", [1e6, 0.0])
+def test_parts_of_a_large_tensor_add_up(monkeypatch, alone):
+    """Rows are cut into tasks: as many elements as take several, and a count of rows that they do not divide; with one thread and more."""
+    monkeypatch.setattr("accel.kernels.threads.ALONE", alone)
     rng = np.random.default_rng(0)
     x, dy = (rng.integers(-32768, 32768, (3, 61, 67, 24), dtype=np.int16) for _ in range(2))
     f = {name: FixedFormat(16, frac) for name, frac in (USUAL | {"dgamma": 4, "dbeta": 4}).items()}

@@ -76,6 +76,15 @@ def test_norms_are_kept():
     assert np.array_equal(sdgp(dy, FixedFormat(16), Pattern(8, 8))[0], dy)
 
 
+def test_any_number_of_threads_gives_the_same(monkeypatch):
+    dy = np.random.default_rng(1).integers(-32768, 32768, (5, 4, 4, 16)).astype(np.int16)
+    found, saturated = sdgp(dy, FixedFormat(16), Pattern(2, 8))
+    monkeypatch.setattr("accel.kernels.threads.ALONE", 0.0)
+    again, count = sdgp(dy, FixedFormat(16), Pattern(2, 8))
+    assert saturated == count > 0
+    assert np.array_equal(found, again)
+
+
 @pytest.mark.golden
 def test_nothing_left_stays_nothing():
     dy = np.array([[[[5, 4]], [[3, -2]]]])

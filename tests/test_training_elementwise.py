@@ -129,6 +129,25 @@ def counted_by(window: Window, shape: tuple[int, ...], place: tuple[int, int], c
     return len(seen(dataclasses.replace(window, pads=(0, 0, 0, 0)), padded, place))
 
 
+def test_any_number_of_threads_gives_the_same(monkeypatch):
+    rng = np.random.default_rng(3)
+    x, b = (rng.integers(-32768, 32768, (2, 33, 31, 17), dtype=np.int16) for _ in range(2))
+    half = FixedFormat(16, -1)
+
+    def run() -> list[Any]:
+        y, winner = ew.max_pool(x, F16, BORDERED)
+        mean, count = ew.average_pool(x, F16, BORDERED, False, half, 31)
+        return [
+            *ew.add(x, F16, b, F16, half), ew.relu_backward(x, b), y, winner, *ew.max_pool_backward(y, F16, winner, BORDERED, x.shape),
+            mean, count, *ew.average_pool_backward(mean, half, BORDERED, False, x.shape, F16, 31),
+        ]  # fmt: skip
+
+    alone = run()
+    monkeypatch.setattr("accel.kernels.threads.ALONE", 0.0)
+    for one, other in zip(alone, run(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 @st.composite
 def windows(draw: Any) -> tuple[Window, tuple[int, int, int, int]]:
     """Draw a window and an image that it fits into: overlapping, apart, dilated, some seeing padding alone."""

@@ -239,11 +239,11 @@ def average_pool(
     narrow = tensor("x", x, x_format)
     counts = divisors(window, counted, x.shape)
     mult, shift = _reciprocals(counts, y_format.frac - x_format.frac, mult_bits, common=False)
-    y = np.empty((x.shape[0], *counts.shape, x.shape[3]), kind_of("y", y_format))
+    narrow, y = _paired(narrow, (x.shape[0], *counts.shape, x.shape[3]), to := kind_of("y", y_format))
     saturated = np.zeros(x.shape[0] * counts.shape[0], np.int64)
     with threads(0.4 * y.size * window.taps):
         _average_pool(narrow, _geometry(window, x.shape), mult, shift, y_format.lo, y_format.hi, y, saturated)
-    return y, int(saturated.sum())
+    return y.astype(to, copy=False), int(saturated.sum())
 
 
 def average_pool_backward(
@@ -281,12 +281,11 @@ def average_pool_backward(
     counts = divisors(window, counted, shape)
     alike("dy", dy, (shape[0], *counts.shape, shape[3]))
     mult, shift = _reciprocals(counts, dx_format.frac - dy_format.frac, mult_bits, common=True)
-    dx = np.empty(shape, kind_of("dx", dx_format))
+    narrow, dx = _paired(tensor("dy", dy, dy_format), shape, to := kind_of("dx", dx_format))
     saturated = np.zeros(shape[0] * shape[1], np.int64)
-    at = _geometry(window, shape)
     with threads(0.9 * dy.size * window.taps):
-        _average_pool_backward(tensor("dy", dy, dy_format), at, mult, int(shift.max()), dx_format.lo, dx_format.hi, dx, saturated)
-    return dx, int(saturated.sum())
+        _average_pool_backward(narrow, _geometry(window, shape), mult, int(shift.max()), dx_format.lo, dx_format.hi, dx, saturated)
+    return dx.astype(to, copy=False), int(saturated.sum())
 
 
 def divisors(window: Window, counted: bool, shape: Sequence[int]) -> NDArray[np.int64]:
@@ -343,16 +342,21 @@ def _reciprocals(counts: NDArray[np.int64], frac: int, mult_bits: int, common: b
 
 def _sum(parts: tuple[NDArray[Any], NDArray[Any]], shifts: tuple[int, int], frac: int, y_format: FixedFormat) -> tuple[NDArray[Any], int]:
     """Shift left, add, round to a format; a shift of -1 leaves a part out."""
-    y = np.empty(parts[0].shape, kind_of("y", y_format))
+    a, y = _paired(parts[0].reshape(-1), (parts[0].size,), np.result_type(parts[1], to := kind_of("y", y_format)))
+    b = parts[1].reshape(-1).astype(a.dtype, copy=False)
     drop = frac - y_format.frac
     right, left = min(max(drop, 0), FURTHEST), min(max(-drop, 0), WIDEST)  # what is not 0 saturates beyond
     saturated = np.zeros(tasks_of(y.size, y.size), np.int64)
-    kind = np.result_type(*parts)
-    flat = [part.astype(kind, copy=False).reshape(-1) for part in parts]
     weights = [0 if shift < 0 else 1 << shift for shift in shifts]
     with threads(0.4 * y.size):
-        _add(flat[0], flat[1], weights[0], weights[1], right, left, y_format.lo, y_format.hi, y.reshape(-1), saturated)
-    return y, int(saturated.sum())
+        _add(a, b, weights[0], weights[1], right, left, y_format.lo, y_format.hi, y, saturated)
+    return y.astype(to, copy=False).reshape(parts[0].shape), int(saturated.sum())
+
+
+def _paired(x: NDArray[Any], shape: tuple[int, ...], to: np.dtype[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Bring an operand and an empty result to one type, which holds both: each pair of types takes seconds to compile."""
+    kind = np.result_type(x, to)
+    return x.astype(kind, copy=False), np.empty(shape, kind)
 
 
 @kernel(parallel=True)
