@@ -67,7 +67,9 @@ def add(commands: Any) -> None:
     group.add_argument("--seed", metavar="S", type=int, help="of weights, order and stochastic rounding (default: 0)")
     group.add_argument("--weights", metavar="W", help="first ones: drawn from the seed, or those of the file (default: drawn)")
     group = parser.add_argument_group("what is kept")
-    group.add_argument("--out", metavar="DIR", type=Path, help="checkpoints and, at the end, model.onnx, history.csv and training.json")
+    group.add_argument(
+        "--out", metavar="DIR", type=Path, help="checkpoints and, at the end, model.onnx, quantised.onnx, history.csv and training.json"
+    )
     group.add_argument("--resume", metavar="DIR", type=Path, help="go on with the run in this folder, from its last whole checkpoint")
     group.add_argument("--plot", metavar="FILE.png", type=Path, help="draw loss, accuracies and saturated elements by epoch")
     group.add_argument("--json", action="store_true", help="print the result as JSON instead of a table")

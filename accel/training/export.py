@@ -1,24 +1,33 @@
-"""A trained network as an ONNX model of floats: the weights that FF reads, pruned, and the running statistics of normalisations."""
+"""A trained network as an ONNX model: the weights that FF reads, pruned, and the running statistics of normalisations.
+
+Of floats, or quantised: then every tensor has the integer format that it had in training, and where there is no batch normalisation, whose
+fixed-point arithmetic has no form in ONNX, ``accel simulate`` computes the logits of training bit for bit.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from accel.config import AcceleratorConfig
 from accel.errors import NetworkError
 from accel.graph.network import Window
 from accel.graph.trainable import Add, AveragePool, BatchNorm, Convolution, Layer, MaxPool, Relu, Trainable
 from accel.special import batch_norm
+from accel.training.formats import plan, settle
 from accel.training.recipe import Recipe
-from accel.training.state import State
+from accel.training.state import State, Tracked
 
-OPSET, IR_VERSION = 17, 8  # our choice: the oldest that hold everything used here, so that old tools read the files
+OPSET = 17  # our choice: old, so that old tools read the files
 DILATED = 19  # the first whose AveragePool has dilations
+QUANTISED = 21  # the first that quantises to 16 bits
+INTEGERS: dict[int, type[np.signedinteger[Any]]] = {8: np.int8, 16: np.int16}
 Floats = NDArray[np.float32]
 
 
@@ -51,12 +60,68 @@ def export(network: Trainable, recipe: Recipe, state: State) -> bytes:
     NetworkError
         If a tensor has no form in ONNX that is known here.
     """
-    running = {name: np.stack(batch_norm.real(each)).astype(np.float32) for name, each in state.statistics.items()}
-    told = "dense" if recipe.algorithm == "dense" else f"{recipe.algorithm} {recipe.pattern}"
-    return write(network, values(state), running, f"trained by accel: {told}, {state.step} steps")
+    return write(network, values(state), running(state), _told(recipe, state))
 
 
-def write(network: Trainable, parameters: Mapping[str, NDArray[Any]], statistics: Mapping[str, NDArray[Any]], told: str = "") -> bytes:
+def quantised(network: Trainable, config: AcceleratorConfig, recipe: Recipe, state: State) -> bytes:
+    """Write a trained network as ONNX with QuantizeLinear and DequantizeLinear: scales are powers of two, zero points 0.
+
+    Parameters
+    ----------
+    network : Trainable
+    config : AcceleratorConfig
+        Operands of 8 or 16 bits.
+    recipe : Recipe
+    state : State
+
+    Returns
+    -------
+    bytes
+
+    Raises
+    ------
+    NetworkError
+        If ONNX has no type for an integer: operands of another width, or a bias that needs more than 32 bits at the fraction of a product.
+    """
+    if config.act_bits not in INTEGERS:
+        raise NetworkError(f"act_bits must be one of {', '.join(map(str, INTEGERS))} to be exported as integers, not {config.act_bits}")
+    held = {name: replace(each) for name, each in state.formats.items()}
+    settle(network, config, held)
+    return write(network, values(state), running(state), _told(recipe, state), Forms(held, INTEGERS[config.act_bits]))
+
+
+def running(state: State) -> dict[str, Floats]:
+    """Return running mean and variance as reals, shape (2, channels), by batch normalisation."""
+    return {name: np.stack(batch_norm.real(each)).astype(np.float32) for name, each in state.statistics.items()}
+
+
+def _told(recipe: Recipe, state: State) -> str:
+    how = "dense" if recipe.algorithm == "dense" else f"{recipe.algorithm} {recipe.pattern}"
+    return f"trained by accel: {how}, {state.step} steps"
+
+
+class Forms(NamedTuple):
+    """Integer formats of a quantised model.
+
+    Parameters
+    ----------
+    formats : mapping of str to Tracked
+        By the names of :class:`accel.training.state.State`.
+    kind : numpy type
+        Of activations and weights.
+    """
+
+    formats: Mapping[str, Tracked]
+    kind: type[np.signedinteger[Any]]
+
+
+def write(
+    network: Trainable,
+    parameters: Mapping[str, NDArray[Any]],
+    statistics: Mapping[str, NDArray[Any]],
+    told: str = "",
+    forms: Forms | None = None,
+) -> bytes:
     """Write a network with these parameters and running statistics as ONNX.
 
     Parameters
@@ -68,6 +133,8 @@ def write(network: Trainable, parameters: Mapping[str, NDArray[Any]], statistics
         By batch normalisation.
     told : str
         Description of the model.
+    forms : Forms, optional
+        Of a quantised model; parameters are multiples of their units then.
 
     Returns
     -------
@@ -76,11 +143,10 @@ def write(network: Trainable, parameters: Mapping[str, NDArray[Any]], statistics
     Raises
     ------
     NetworkError
-        If a tensor has no form in ONNX that is known here.
+        If something has no form in ONNX that is known here.
     """
-    writer = _Writer(network, parameters, statistics)
-    for layer in network.layers:
-        writer.layer(layer)
+    writer = _Writer(network, parameters, statistics, forms)
+    writer.run()
     graph = helper.make_graph(
         writer.nodes,
         network.name,
@@ -88,8 +154,9 @@ def write(network: Trainable, parameters: Mapping[str, NDArray[Any]], statistics
         [helper.make_tensor_value_info(network.output, TensorProto.FLOAT, ["batch", *writer.shape(network.output)])],
         writer.constants,
     )
-    opsets = [helper.make_opsetid("", DILATED if writer.dilated else OPSET)]
-    model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION + writer.dilated, producer_name="accel", doc_string=told)
+    opset, version = (QUANTISED, 10) if forms else (DILATED, 9) if writer.dilated else (OPSET, 8)
+    opsets = [helper.make_opsetid("", opset)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=version, producer_name="accel", doc_string=told)
     onnx.checker.check_model(model, full_check=True)
     content: bytes = model.SerializeToString(deterministic=True)
     return content
@@ -98,11 +165,52 @@ def write(network: Trainable, parameters: Mapping[str, NDArray[Any]], statistics
 class _Writer:
     """Nodes and constants so far. A tensor bears its own name; a stored image is (channels, height, width) here."""
 
-    def __init__(self, network: Trainable, parameters: Mapping[str, NDArray[Any]], statistics: Mapping[str, NDArray[Any]]) -> None:
-        self.network, self.parameters, self.statistics = network, parameters, statistics
+    def __init__(
+        self,
+        network: Trainable,
+        parameters: Mapping[str, NDArray[Any]],
+        statistics: Mapping[str, NDArray[Any]],
+        forms: Forms | None,
+    ) -> None:
+        self.network, self.parameters, self.statistics, self.forms = network, parameters, statistics, forms
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
         self.dilated = False
+        self.plan = plan(network)
+
+    def run(self) -> None:
+        """Add every layer."""
+        if self.forms:
+            self.round(self.network.input, f"{self.network.input}/dequantised", self.network.input)
+        for layer in self.network.layers:
+            self.layer(layer)
+            if self.out(layer) != layer.output:
+                self.round(self.out(layer), layer.output, layer.output)
+
+    def read(self, tensor: str) -> str:
+        """Name what a layer reads: of a quantised model's input, what is left of it when it is rounded."""
+        return f"{tensor}/dequantised" if self.forms and tensor == self.network.input else tensor
+
+    def out(self, layer: Layer) -> str:
+        """Name what a layer writes: what is rounded then, but not before a ReLU that alone reads it, and keeps its format."""
+        readers = [type(reader) for reader, _ in self.plan.readers[layer.output]]
+        whole = self.forms is None or (readers == [Relu] and layer.output != self.network.output)
+        return layer.output if whole else f"{layer.output}/exact"
+
+    def unit(self, name: str, *formats: str) -> str:
+        """Add the scale of a format, or of the product of several."""
+        assert self.forms is not None
+        frac = sum(self.forms.formats[each].frac for each in formats)
+        if not -100 < frac < 100:  # far within the exponents of float32
+            raise NetworkError(f"fraction of {name} must be in [-99, 99] to be exported, not {frac}")
+        return self.constant(f"{name}/scale", np.array(2.0**-frac, np.float32))
+
+    def round(self, x: str, y: str, tensor: str) -> None:
+        """Quantise and dequantise in the format of a tensor."""
+        assert self.forms is not None
+        pair = [self.unit(tensor, self.plan.shared[tensor]), self.constant(f"{tensor}/zero", np.array(0, self.forms.kind))]
+        self.node("QuantizeLinear", [x, *pair], f"{tensor}/quantised")
+        self.node("DequantizeLinear", [f"{tensor}/quantised", *pair], y, f"{tensor}/dequantise")
 
     def shape(self, tensor: str) -> tuple[int, ...]:
         """Shape of a sample in ONNX."""
@@ -121,9 +229,19 @@ class _Writer:
         self.constants.append(numpy_helper.from_array(np.ascontiguousarray(numbers), name))
         return name
 
-    def parameter(self, name: str, numbers: NDArray[Any] | None = None) -> str:
-        """Add a parameter, in another order of axes if it is given."""
-        return self.constant(name, np.asarray(self.parameters[name] if numbers is None else numbers, np.float32))
+    def parameter(self, name: str, numbers: NDArray[Any] | None = None, factor: str = "") -> str:
+        """Add a parameter, in another order of axes if it is given; `factor` is the tensor that weights are multiplied with."""
+        found = np.asarray(self.parameters[name] if numbers is None else numbers)
+        if self.forms is None or name.endswith((".gamma", ".beta")):
+            return self.constant(name, found.astype(np.float32))
+        weights = name.endswith(".weight")
+        formats = (name,) if weights else (self.plan.shared[factor], name.removesuffix("bias") + "weight")
+        kind = self.forms.kind if weights else np.int32
+        integers = np.rint(found.astype(np.float64) * 2.0 ** sum(self.forms.formats[each].frac for each in formats))
+        if not np.iinfo(kind).min <= integers.min() <= integers.max() <= np.iinfo(kind).max:
+            raise NetworkError(f"{name} must fit in {np.dtype(kind)} to be exported as integers, not reach {np.abs(integers).max():.0f}")
+        pair = [self.unit(name, *formats), self.constant(f"{name}/zero", np.array(0, kind))]
+        return self.node("DequantizeLinear", [self.constant(f"{name}/integers", integers.astype(kind)), *pair], name)
 
     def layer(self, layer: Layer) -> None:
         """Add a layer."""
@@ -135,14 +253,14 @@ class _Writer:
                     self.image(layer),
                     self.parameter(f"{layer.name}.weight", self.parameters[f"{layer.name}.weight"].transpose(0, 3, 1, 2)),
                 ]
-                inputs += [self.parameter(f"{layer.name}.bias")] if layer.biased else []
+                inputs += [self.parameter(f"{layer.name}.bias", factor=layer.inputs[0])] if layer.biased else []
                 self.windowed("Conv", layer, inputs, layer.window, group=layer.groups, dilations=list(layer.window.dilation))
             case BatchNorm():
                 self.normalise(layer)
             case Relu():
-                self.node("Relu", list(layer.inputs), layer.output, layer.name)
+                self.node("Relu", [self.read(x) for x in layer.inputs], self.out(layer), layer.name)
             case Add():
-                self.node("Add", list(layer.inputs), layer.output, layer.name)
+                self.node("Add", [self.read(x) for x in layer.inputs], self.out(layer), layer.name)
             case MaxPool():
                 self.windowed("MaxPool", layer, [self.image(layer)], layer.window, dilations=list(layer.window.dilation))
             case AveragePool():
@@ -154,8 +272,7 @@ class _Writer:
 
     def image(self, layer: Layer) -> str:
         """Name the input of a layer as an image; a vector is reshaped."""
-        (x,) = layer.inputs
-        stored = self.network.shapes[x]
+        stored, x = self.network.shapes[layer.inputs[0]], self.read(layer.inputs[0])
         if len(stored) == 3:
             return x
         if len(stored) == 2:
@@ -165,48 +282,48 @@ class _Writer:
     def windowed(self, kind: str, layer: Layer, inputs: list[str], window: Window, **attributes: Any) -> None:
         """Add a node with a window; what is stored as a vector is flattened behind it."""
         flat = len(self.network.shapes[layer.output]) == 1
-        output = f"{layer.name}/image_out" if flat else layer.output
+        output = f"{layer.name}/image_out" if flat else self.out(layer)
         extents = {"kernel_shape": window.kernel, "strides": window.stride, "pads": window.pads}
         self.node(kind, inputs, output, layer.name, **{name: list(each) for name, each in extents.items()}, **attributes)
         if flat:
-            self.node("Flatten", [output], layer.output, f"{layer.name}/flatten", axis=1)
+            self.node("Flatten", [output], self.out(layer), f"{layer.name}/flatten", axis=1)
 
     def linear(self, layer: Convolution) -> None:
         """Add a linear layer: on rows, or on all elements of its input."""
-        (x,) = layer.inputs
+        stored, x, y = self.network.shapes[layer.inputs[0]], self.read(layer.inputs[0]), self.out(layer)
         weights = self.parameters[f"{layer.name}.weight"]
-        if len(self.network.shapes[x]) == 2 and len(self.network.shapes[layer.output]) == 2:
-            product = f"{layer.name}/product" if layer.biased else layer.output
+        if len(stored) == 2 and len(self.network.shapes[layer.output]) == 2:
+            product = f"{layer.name}/product" if layer.biased else y
             self.node("MatMul", [x, self.parameter(f"{layer.name}.weight", weights.reshape(layer.filters, -1).T)], product, layer.name)
             if layer.biased:
-                self.node("Add", [product, self.parameter(f"{layer.name}.bias")], layer.output, f"{layer.name}/add")
+                self.node("Add", [product, self.parameter(f"{layer.name}.bias", factor=layer.inputs[0])], y, f"{layer.name}/add")
             return
-        if len(self.network.shapes[x]) > 1:
+        if len(stored) > 1:
             x = self.node("Flatten", [x], f"{layer.name}/flat", axis=1)
-        if len(self.network.shapes[layer.inputs[0]]) == 3:
+        if len(stored) == 3:
             weights = weights.transpose(0, 3, 1, 2)
         inputs = [x, self.parameter(f"{layer.name}.weight", weights.reshape(layer.filters, -1))]
-        inputs += [self.parameter(f"{layer.name}.bias")] if layer.biased else []
+        inputs += [self.parameter(f"{layer.name}.bias", factor=layer.inputs[0])] if layer.biased else []
         if len(self.network.shapes[layer.output]) == 1:
-            self.node("Gemm", inputs, layer.output, layer.name, transB=1)
+            self.node("Gemm", inputs, y, layer.name, transB=1)
             return
         self.node("Gemm", inputs, f"{layer.name}/row", layer.name, transB=1)
         extents = np.array([-1, *self.shape(layer.output)])
-        self.node("Reshape", [f"{layer.name}/row", self.constant(f"{layer.name}/extents", extents)], layer.output, f"{layer.name}/reshape")
+        self.node("Reshape", [f"{layer.name}/row", self.constant(f"{layer.name}/extents", extents)], y, f"{layer.name}/reshape")
 
     def normalise(self, layer: BatchNorm) -> None:
         """Add a batch normalisation; channels of rows are last in ONNX too, so there it is spelled out."""
-        (x,) = layer.inputs
+        x = self.read(layer.inputs[0])
         mean, variance = self.statistics[layer.name]
         gamma, beta = (self.parameters[f"{layer.name}.{kind}"] for kind in ("gamma", "beta"))
-        if len(self.network.shapes[x]) == 2:
+        if len(self.network.shapes[layer.inputs[0]]) == 2:
             factor = (gamma / np.sqrt(variance + layer.epsilon)).astype(np.float32)
             scaled = self.node("Mul", [x, self.constant(f"{layer.name}/factor", factor)], f"{layer.name}/scaled")
             offset = self.constant(f"{layer.name}/offset", (beta - mean * factor).astype(np.float32))
-            self.node("Add", [scaled, offset], layer.output, layer.name)
+            self.node("Add", [scaled, offset], self.out(layer), layer.name)
             return
         inputs = [x, self.parameter(f"{layer.name}.gamma"), self.parameter(f"{layer.name}.beta")]
         inputs += [
             self.constant(f"{layer.name}.{kind}", each.astype(np.float32)) for kind, each in (("mean", mean), ("variance", variance))
         ]
-        self.node("BatchNormalization", inputs, layer.output, layer.name, epsilon=layer.epsilon, momentum=layer.momentum)
+        self.node("BatchNormalization", inputs, self.out(layer), layer.name, epsilon=layer.epsilon, momentum=layer.momentum)

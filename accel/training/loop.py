@@ -11,6 +11,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,9 +36,8 @@ from accel.training.state import State
 SCHEMA_VERSION = 1
 CONFIG = "sat-vcu1525"
 EPOCHS = 30  # our choice
-CHUNK = 256  # our choice: samples that are classified at once
 WEIGHTS = ("drawn", "file")
-RESULT, HISTORY, MODEL = "training.json", "history.csv", "model.onnx"
+RESULT, HISTORY, MODEL, QUANTISED = "training.json", "history.csv", "model.onnx", "quantised.onnx"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -98,8 +98,8 @@ class TrainingResult:
         samples : float, shape (samples, ...)
             As the network stores them and as `data` has scaled them.
         """
-        integers = _infer(self.network, self.config, self.recipe, self.state, step.quantise(self.network, self.state, samples))
-        return integers * 2.0 ** -self.state.formats[self.network.output].frac
+        integers = step.infer(self.network, self.config, self.recipe, self.state, step.quantise(self.network, self.state, samples))
+        return integers.astype(np.float64) * 2.0 ** -self.state.formats[self.network.output].frac
 
     def to_json(self) -> str:
         """Write settings and curves as text; equal runs give equal text."""
@@ -125,14 +125,31 @@ class TrainingResult:
             lines.writerow([epoch.epoch, epoch.loss, epoch.accuracy, epoch.held_out, *sums])
         return told.getvalue()
 
-    def to_onnx(self) -> bytes:
-        """Write the trained network as a float ONNX model; see :func:`accel.training.export.export`."""
-        from accel.training.export import export
+    def to_onnx(self, *, quantised: bool = False) -> bytes:
+        """Write the trained network as an ONNX model.
 
-        return export(self.network, self.recipe, self.state)
+        Parameters
+        ----------
+        quantised : bool
+            With the integers and formats of training: ``accel.simulate`` computes its logits from it, bit for bit where there is no batch
+            normalisation. Otherwise of floats.
+
+        Raises
+        ------
+        NetworkError
+            If something has no form in ONNX; see :mod:`accel.training.export`.
+        """
+        from accel.training import export
+
+        if quantised:
+            return export.quantised(self.network, self.config, self.recipe, self.state)
+        return export.export(self.network, self.recipe, self.state)
 
     def save(self, folder: str | Path) -> None:
-        """Write ``model.onnx``, ``history.csv`` and, last, ``training.json``: where that is, the others are whole and of the same run.
+        """Write the model and the curves.
+
+        ``model.onnx`` is of floats; ``quantised.onnx`` is left out where the integers have no form in ONNX; ``history.csv``; and, last,
+        ``training.json``: where that is, the others are whole and of the same run.
 
         Parameters
         ----------
@@ -144,8 +161,12 @@ class TrainingResult:
             If they cannot be written.
         """
         where = Path(folder)
-        (where / RESULT).unlink(missing_ok=True)
+        _make(where)
+        for name in (RESULT, QUANTISED):
+            (where / name).unlink(missing_ok=True)
         write(where / MODEL, self.to_onnx(), durable=True)
+        with suppress(NetworkError):
+            write(where / QUANTISED, self.to_onnx(quantised=True), durable=True)
         write(where / HISTORY, self.to_csv(), durable=True)
         write(where / RESULT, self.to_json(), durable=True)
 
@@ -301,7 +322,7 @@ def _epoch(
         correct += outcome.correct
         saturated.update(outcome.saturated)
         overflowed.update({" ".join(place): count for place, count in outcome.overflowed.items()})
-    right = int((_infer(network, config, recipe, state, x_test).argmax(axis=1) == y_test).sum())
+    right = int((step.infer(network, config, recipe, state, x_test).argmax(axis=1) == y_test).sum())
     return Epoch(
         epoch=epoch + 1,
         loss=loss / steps,
@@ -310,11 +331,6 @@ def _epoch(
         saturated=dict(sorted(saturated.items())),
         overflowed=dict(sorted(overflowed.items())),
     )
-
-
-def _infer(network: Trainable, config: AcceleratorConfig, recipe: Recipe, state: State, samples: NDArray[Any]) -> NDArray[Any]:
-    parts = [step.infer(network, config, recipe, state, samples[start : start + CHUNK]) for start in range(0, len(samples), CHUNK)]
-    return np.concatenate(parts)
 
 
 def _network(source: Any, example: Any, shapes: Mapping[str, Sequence[int]] | None, seed: int, weights: str) -> Trainable:
