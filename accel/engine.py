@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import reprlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import singledispatch
 from math import prod
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -32,6 +32,7 @@ from accel.graph.network import (
     Softmax,
     Window,
 )
+from accel.graph.trainable import Trainable
 from accel.isa import ROW_BITS, Reduce
 from accel.kernels.gemm import Product as Multiplied
 from accel.kernels.gemm import gemm
@@ -42,17 +43,21 @@ from accel.kernels.requantise import Integers, narrowest, requantise
 from accel.result import Result, cost
 from accel.schedule.lower import Layer, Product, Reduction, Requantisation, bound, dense, lower, operands, store
 from accel.schedule.plan import Schedule, plan
+from accel.schedule.step import step
+from accel.schedule.training.products import Switches
 from accel.sparsity import Pattern
 from accel.special.argmax import argmax
 from accel.special.divide import DivideParameters, divide
 from accel.special.layer_norm import LayerNormParameters, layer_norm
 from accel.special.multiply import MULT_BITS, MultiplyParameters, multiply
 from accel.special.softmax import SoftmaxParameters, softmax
+from accel.step_result import OPTIMISATIONS, StepResult, told
 
 FLOAT32 = float(np.finfo(np.float32).max)
 CHUNK = 1 << 22  # our choice: elements of the largest operand matrix held at once
 
 
+@overload
 def simulate(
     network: Network,
     config: AcceleratorConfig | str | Path,
@@ -64,14 +69,46 @@ def simulate(
     schedule: Schedule | str | Path | None = None,
     search: str = "best",
     progress: Callable[[int, int, str], None] | None = None,
-) -> Result:
-    """Run a network on an accelerator: every output bit if there are inputs, and the cycles of each layer.
+    training: Literal[False] = False,
+) -> Result: ...
+@overload
+def simulate(
+    network: Network | Trainable,
+    config: AcceleratorConfig | str | Path,
+    *,
+    batch: int = 1,
+    pattern: Pattern | str | None = None,
+    search: str = "best",
+    progress: Callable[[int, int, str], None] | None = None,
+    training: Literal[True],
+    algorithm: str | None = None,
+    dense: Collection[str] | None = None,
+    optimisations: Collection[str] | None = None,
+) -> StepResult: ...
+def simulate(
+    network: Network | Trainable,
+    config: AcceleratorConfig | str | Path,
+    inputs: Mapping[str, ArrayLike] | ArrayLike | None = None,
+    *,
+    batch: int = 1,
+    pattern: Pattern | str | None = None,
+    keep: bool = False,
+    schedule: Schedule | str | Path | None = None,
+    search: str = "best",
+    progress: Callable[[int, int, str], None] | None = None,
+    training: bool = False,
+    algorithm: str | None = None,
+    dense: Collection[str] | None = None,
+    optimisations: Collection[str] | None = None,
+) -> Result | StepResult:
+    """Run a network on an accelerator: every output bit if there are inputs, and the cycles of each layer; or count a step of training.
 
-    Cycles include memory (:mod:`accel.schedule.plan`); they depend on shapes and patterns alone.
+    Cycles include memory (:mod:`accel.schedule.plan`, :mod:`accel.schedule.step`); they depend on shapes and patterns alone.
 
     Parameters
     ----------
-    network : Network
+    network : Network or Trainable
+        As :func:`accel.load` gives it; to train, also as :func:`accel.graph.files.trainable` does.
     config : AcceleratorConfig, str or Path
         The accelerator, the name of a preset or a YAML file.
     inputs : mapping of str to array, or array, shape (samples, *ONNX shape), optional
@@ -81,7 +118,7 @@ def simulate(
         Samples taken at once, 1 or more; they multiply the rows m of every layer, and the products of two activations.
     pattern : Pattern or str, optional
         N:M that the eligible layers run at, pruned to it, all others being dense; ``"dense"`` runs every layer dense. Without it each layer
-        runs at the sparsest pattern its weights obey.
+        runs at the sparsest pattern its weights obey. In training: of what the algorithm prunes, 2:8 unless given.
     keep : bool
         Keep every tensor, not the outputs only.
     schedule : Schedule, str or Path, optional
@@ -90,10 +127,18 @@ def simulate(
         How a schedule is found: ``"best"``, ``"exhaustive"`` or ``"fixed"``; see :func:`accel.schedule.search.search`.
     progress : callable, optional
         Called with (parts done, parts in all, what is next).
+    training : bool
+        Count a step of training; without `inputs`, `keep` and `schedule`.
+    algorithm : str, optional
+        Of training: ``"bdwp"``, the default, ``"sr-ste"``, ``"sdgp"`` or ``"dense"``; see :mod:`accel.training.recipe`.
+    dense : collection of str, optional
+        Layers that training never prunes; else the first convolution and the last linear layer.
+    optimisations : collection of str, optional
+        Dataflow optimisations of training that are on, of ``"interleave"``, ``"pregeneration"`` and ``"scheduling"``; else all.
 
     Returns
     -------
-    Result
+    Result, or StepResult of training
 
     Raises
     ------
@@ -104,6 +149,12 @@ def simulate(
     RangeError
         If another argument breaks its rule, or the schedule does.
     """
+    if training:
+        given = {"inputs": inputs is not None, "keep": keep, "schedule": schedule is not None}
+        return _step(network, config, batch, pattern, search, progress, algorithm, dense, optimisations, given)
+    for name, value in (("algorithm", algorithm), ("dense", dense), ("optimisations", optimisations)):
+        if value is not None:
+            raise RangeError(f"{name} must be left out where training is not simulated, not {value!r}")
     if not isinstance(network, Network):
         raise RangeError(f"network must be a Network, as accel.load gives, not {reprlib.repr(network)}")
     config = config if isinstance(config, AcceleratorConfig) else presets.load(config)
@@ -135,6 +186,47 @@ def simulate(
         schedule=planned.schedule,
         traffic=planned.tensors,
     )
+
+
+def _step(
+    network: Network | Trainable,
+    config: AcceleratorConfig | str | Path,
+    batch: int,
+    pattern: Pattern | str | None,
+    search: str,
+    progress: Callable[[int, int, str], None] | None,
+    algorithm: str | None,
+    dense: Collection[str] | None,
+    optimisations: Collection[str] | None,
+    given: Mapping[str, bool],
+) -> StepResult:
+    """Count a step of training."""
+    for name, there in given.items():
+        if there:
+            raise RangeError(f"{name} must be left out where training is simulated, which takes shapes alone")
+    if isinstance(network, Network):
+        if network.real is None:
+            raise RangeError(f"network that is trained must have a float form, not be {network.name!r}, which has none")
+        network = network.real()
+    if not isinstance(network, Trainable):
+        raise RangeError(f"network must be a Network, as accel.load gives, or a Trainable, not {reprlib.repr(network)}")
+    config = config if isinstance(config, AcceleratorConfig) else presets.load(config)
+    for name in optimisations or ():
+        if name not in OPTIMISATIONS:
+            raise RangeError(f"optimisations must be of {', '.join(OPTIMISATIONS)}, not {name!r}")
+    on = OPTIMISATIONS if optimisations is None else optimisations
+    placed = step(
+        network,
+        config,
+        batch=batch,
+        algorithm=algorithm or "bdwp",
+        pattern=Pattern.parse(pattern) if isinstance(pattern, str) else pattern,
+        dense=dense,
+        switches=Switches(**{name: name in on for name in OPTIMISATIONS}),
+        search=search,
+        progress=progress,
+    )
+    return told(placed)
 
 
 class Sums(NamedTuple):

@@ -29,7 +29,7 @@ LAYERS = (
     ("special",),
     ("graph",),
     ("schedule",),
-    ("result", "engine"),
+    ("result", "step_result", "engine"),
     ("rbf", "training", "verification"),
     ("sim",),
     ("reports",),
@@ -40,7 +40,8 @@ LAYERS = (
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 VOCABULARY = set(LAYERS[0])
 # Neighbours in a layer that know each other, in this direction only.
-SAME_LAYER = {(own, target) for own in VOCABULARY for target in VOCABULARY} | {("engine", "result")}
+SAME_LAYER = {(own, target) for own in VOCABULARY for target in VOCABULARY}
+SAME_LAYER |= {("engine", "result"), ("engine", "step_result"), ("step_result", "result")}
 # Distributions that a package must not reach; `accel` stands for everything that is neither rtl nor sim nor cli.
 FORBIDDEN = {
     "accel": {"amaranth", "cocotb", "cocotb_tools", "matplotlib", "onnxruntime", "sklearn", "torch", "tests"},

@@ -11,6 +11,7 @@ from accel.cli.terminal import NAME, visible
 
 if TYPE_CHECKING:
     from accel.result import Result
+    from accel.step_result import StepResult
     from accel.training.loop import TrainingResult
 
 # Okabe and Ito's palette, told apart with any colour vision; one colour per cause of accel.result.CAUSES.
@@ -166,6 +167,51 @@ def curves(result: TrainingResult) -> bytes:
     how = recipe.algorithm if recipe.algorithm == "dense" else f"{recipe.algorithm} {recipe.pattern}"
     told = f"{_plain(result.network.name, NAME)} on {_plain(result.config.name, NAME)}, {how}: {result.accuracy:.2%} held out"
     left.set_title(told, loc="left", fontsize=10)
+    image = io.BytesIO()
+    figure.savefig(image, format="png", metadata={"Software": None})
+    return image.getvalue()
+
+
+def stages(result: StepResult) -> bytes:
+    """Draw a step of training: cycles of the array by layer and stage, and by cause for each stage; return a PNG."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    from accel.step_result import CAUSES
+
+    names = list(dict.fromkeys(layer.name for layer in result.layers if layer.cycles))
+    shown = ("FF", "BP", "WU")
+    cycles = {(layer.name, layer.stage): layer for layer in result.layers}
+    height = max(5.0, 1.8 + 0.2 * len(names))
+    figure = Figure(figsize=(14, height), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.add_gridspec(2, 2, width_ratios=(1.7, 1), height_ratios=(5.0, max(height - 5.0, 0.01)))
+    bars, causes = figure.add_subplot(grid[:, 0]), figure.add_subplot(grid[0, 1])
+    places, left = np.arange(len(names)), np.zeros(len(names))
+    for stage, colour in zip(shown, (COLOURS[1], COLOURS[4], COLOURS[0]), strict=True):
+        width = np.array([cycles[name, stage].cycles if (name, stage) in cycles else 0 for name in names])
+        bars.barh(places, width, 0.78, left, color=colour, label=stage)
+        left += width
+    for place, total in zip(places, left, strict=True):
+        bars.annotate(f"{total:,.0f}", (total, place), (3, 0), textcoords="offset points", va="center", fontsize=6)
+    bars.set_yticks(places, [_plain(name, NAME) for name in names], fontsize=7)
+    bars.set_ylim(len(names) - 0.4, -0.6)
+    bars.set_xlim(0, 1.14 * max(left.max(initial=0), 1))
+    bars.set_xlabel(f"cycles of the array, batch of {result.batch}")
+    how = result.algorithm if result.algorithm == "dense" else f"{result.algorithm} {result.pattern}"
+    bars.set_title(f"{_plain(result.network, NAME)} on {result.config.name}, {how}: {result.cycles:,} cycles", loc="left", fontsize=10)
+    bars.legend(fontsize=8, frameon=False, loc="lower right")
+
+    elements, bottom = result.config.rows * result.config.cols, np.zeros(len(shown))
+    colours = (*COLOURS, "#882255", "#661100")  # two more of Tol's
+    for cause, colour in zip(CAUSES, colours, strict=True):
+        slots = np.array([sum(x.causes[cause] for x in result.layers if x.stage == stage) for stage in shown]) / elements
+        if slots.any():
+            causes.bar(shown, slots, 0.7, bottom, color=colour, label=cause)
+        bottom += slots
+    causes.set_title("by stage and what slots of processing elements did", loc="left", fontsize=10)
+    causes.set_ylabel("cycles")
+    causes.legend(fontsize=8, frameon=False)
     image = io.BytesIO()
     figure.savefig(image, format="png", metadata={"Software": None})
     return image.getvalue()

@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # the model is loaded when it is run: `accel --help` does wit
 
     from accel.graph.network import Network
     from accel.result import Result
+    from accel.step_result import StepResult
 
 EXAMPLES = """
 accel simulate digits-cnn
@@ -28,12 +29,25 @@ accel simulate model.onnx --json | jq .cycles
 accel simulate resnet18 --plot resnet18.png --save-schedule resnet18.json
 accel simulate resnet18 --schedule resnet18.json --set dram_gbs=12.8
 accel simulate resnet18 --compat scalesim --cfg scale.cfg --out results
+accel simulate resnet50 --train --batch 64 --config sat-vcu1525
+accel simulate resnet50 --train --algorithm dense --batch 64 --config sat-vcu1525 --json
 """
 
 
+STEP_UNITS = "cycles: the array's, waiting included; alone: with DRAM to itself; vector and update: of their engines, at the same time"
 UNITS = "units: array and vector have RTL; special is modelled in fixed point; memory only moves; host is float, without cycles"
 SHOWN = 12  # our choice: names in one line
 SEARCHES = ("best", "exhaustive", "fixed")  # of accel.schedule.search, which is loaded when it is run
+ALGORITHMS = ("bdwp", "sr-ste", "sdgp", "dense")  # of accel.schedule.operations, likewise
+SWITCHES = {
+    "interleave": "independent sums do not fill the stages of an adder",
+    "pregeneration": "weights are pruned when they are loaded, not when they are updated",
+    "scheduling": "output stationary, the least traffic, layer by layer, for all layers and stages",
+}
+REFUSED = {  # with --train, and what each is without
+    "inputs": None, "schedule": None, "save_schedule": None, "compat": None, "cfg": None, "calibration": None, "seed": None,
+    "method": "minmax", "bits": 8,
+}  # fmt: skip
 PATIENCE = 5.0  # [s] a run that may take longer says so before it starts
 SPEED = 4e9  # [MAC/s] measured on two cores, ResNet-18: the order of magnitude
 OVERHEAD = 1e-3  # [s] of a layer, likewise
@@ -48,7 +62,7 @@ def add(commands: Any) -> None:
         "--pattern",
         metavar="N:M",
         help="prune eligible layers (not the first convolution, not the last linear one) to this pattern; `dense` runs all dense "
-        "(default: the pattern each layer's weights obey)",
+        "(default: the pattern each layer's weights obey; with --train 2:8)",
     )
     parser.add_argument(
         "--batch",
@@ -76,6 +90,11 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--cfg", metavar="FILE", type=Path, help="SCALE-Sim's architecture (default: the array of --config, outputs stationary)"
     )
+    group = parser.add_argument_group("a step of training, by layer and stage, from shapes alone")
+    group.add_argument("--train", action="store_true", help="simulate it instead of inference")
+    group.add_argument("--algorithm", choices=ALGORITHMS, help=f"which operands are pruned (default: {ALGORITHMS[0]})")
+    for name, told in SWITCHES.items():
+        group.add_argument(f"--no-{name}", action="store_true", help=told)
 
 
 def simulate(args: argparse.Namespace) -> None:
@@ -83,6 +102,12 @@ def simulate(args: argparse.Namespace) -> None:
 
     Cycles include memory. Tiles, their order and the dataflow of each layer are searched for, or replayed from a file.
     """
+    if args.train:
+        train(args)
+        return
+    for name in ("algorithm", *(f"no_{name}" for name in SWITCHES)):
+        if getattr(args, name):
+            raise RangeError(f"{name.replace('_', '-')} must come with --train, not alone")
     if args.compat:
         scalesim.simulate(args)
         return
@@ -111,6 +136,91 @@ def simulate(args: argparse.Namespace) -> None:
         save(result, args.out)
         say(f"results are in {args.out}")
     print(result.to_json() if args.json else summary(result), end="" if args.json else "\n")
+
+
+def train(args: argparse.Namespace) -> None:
+    """Simulate a step of training.
+
+    Raises
+    ------
+    RangeError
+        If an option means nothing here.
+    """
+    for name, default in REFUSED.items():
+        if getattr(args, name) != default:
+            raise RangeError(f"{name.replace('_', '-')} must be left out with --train, which takes shapes alone")
+    if args.plot and args.plot.suffix != ".png":
+        raise RangeError(f"plot must be a file whose name ends in .png, not {str(args.plot)!r}")
+    config, network = configuration(args, AcceleratorConfig), source.trainable(args)
+    if args.out:
+        make_folder(args.out)
+    from accel.engine import simulate as run
+
+    result = run(
+        network,
+        config,
+        batch=args.batch,
+        pattern=args.pattern,
+        search=args.search,
+        progress=Progress(f"simulate {network.name}"),
+        training=True,
+        algorithm=args.algorithm,
+        optimisations=[name for name in SWITCHES if not getattr(args, f"no_{name}")],
+    )
+    if args.plot:
+        from accel.cli.figure import stages as draw
+
+        write(args.plot, draw(result))
+    if args.out:
+        for file in ("result.json", "layers.csv"):
+            remove(args.out / file)
+        write(args.out / "layers.csv", result.to_csv())
+        write(args.out / "result.json", result.to_json())
+        say(f"results are in {args.out}")
+    print(result.to_json() if args.json else summary_of_step(result), end="" if args.json else "\n")
+
+
+def summary_of_step(result: StepResult) -> str:
+    """Show a step of training to a person."""
+    from accel.schedule.lower import dense
+
+    whole = str(dense(result.config))
+    headings = [
+        "layer", "operator", "stage", "m", "k", "n", "flow", "N:M", "tile m x n x k", "MACs done", "cycles", "computing", "at least", "alone",
+        "other flow", "busy %", "vector", "update", "DRAM KiB",
+    ]  # fmt: skip
+    rows = [
+        [
+            x.name, x.operator, x.stage, x.m, x.k, x.n, x.dataflow or "", "dense" if x.pattern == whole else x.pattern or "",
+            f"{x.tile_m} x {x.tile_n} x {x.tile_k}" if x.dataflow else "", x.macs_executed, x.cycles, x.compute_cycles, x.bound_cycles,
+            x.alone_cycles, x.runner_up, 100 * x.utilisation, x.vector_cycles, x.update_cycles, x.dram / 1024,
+        ]
+        for x in result.layers
+    ]  # fmt: skip
+    elements = result.config.rows * result.config.cols
+    spent = [f"{cause} {slots / max(elements * result.cycles, 1):.2%}" for cause, slots in result.causes.items() if slots]
+    how = result.algorithm if result.algorithm == "dense" else f"{result.algorithm} {result.pattern}"
+    engines = ", ".join(f"{name} {cycles / max(result.cycles, 1):.1%}" for name, cycles in result.engines.items())
+    stages = ", ".join(f"{stage} {cycles:,}" for stage, cycles in result.stages.items() if cycles)
+    off = [name for name in SWITCHES if name not in result.optimisations]
+    lines = [
+        table(headings, rows),
+        "",
+        STEP_UNITS,
+        f"{visible(result.network)} on {result.config.name}, {how}, batch {result.batch}: {result.cycles:,} cycles, "
+        f"{result.seconds * 1e3:,.3f} ms at {result.config.clock_mhz:g} MHz, {result.utilisation:.1%} busy",
+        f"at least {result.bound_cycles:,} cycles for its multiplications",
+        f"the array by stage: {stages}",
+        f"slots of its elements: {', '.join(spent)}",
+        f"engines at work: {engines}",
+        f"DRAM: {sum(x.dram_read for x in result.layers) / 1024:,.1f} KiB read, "
+        f"{sum(x.dram_written for x in result.layers) / 1024:,.1f} KiB written",
+        f"layers never pruned: {_several(list(result.dense)) or 'none'}",
+        *([f"optimisations that are off: {', '.join(off)}"] if off else []),
+    ]
+    if "interleave" in off and result.config.add_stages == 1:
+        lines.append("interleave has no effect: the adder has one stage, which every pair fills")
+    return "\n".join(lines)
 
 
 def estimate(network: Network, shapes: Result, inputs: Mapping[str, NDArray[Any]]) -> str | None:

@@ -47,6 +47,11 @@ class Step:
     spans: list[Span]
     times: Run
 
+    @property
+    def config(self) -> AcceleratorConfig:
+        """The accelerator."""
+        return self.low.config
+
 
 def step(
     network: Trainable,

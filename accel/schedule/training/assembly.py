@@ -2,9 +2,9 @@
 
 **Taken along.** A ReLU or Clip behind a product or behind vector work is a bound of that work's results, and leaves a mask. A sum behind
 a normalisation (or behind its ReLU) is taken along, in the same sweep: a lane adds the other operand, aligned, to its rounded result. A
-pool that alone reads what a normalisation makes takes it from a buffer of as many rows of results as its window is high; the two run side by
-side, for as long as the longer one. The sum of several gradients in front of a normalisation's first pass backward is taken along too, and
-stored for the second.
+pool that alone reads what a normalisation makes takes it from a buffer of as many rows of results as its window is high; the two run side
+by side, for as long as the longer one. The sum of several gradients in front of a normalisation's first pass backward is taken along too,
+and stored for the second.
 
 **Gradients.** A ReLU and a sum hand on the gradient of their result; the mask is loaded with it, by whatever reads it. Nothing is computed
 for tensors in front of which nothing is trained. The gradient of a bias is summed while the array's results leave, as the statistics of
