@@ -44,12 +44,12 @@ def random_factor(rng: np.random.Generator) -> tuple[int, int]:
     return kinds[rng.choice(4, p=[0.5, 0.2, 0.1, 0.2])]
 
 
-def random_job(config: AcceleratorConfig, rng: np.random.Generator) -> Update:
-    """Draw a job: often one of its terms alone, often a working copy of the high bits of a master."""
+def random_job(config: AcceleratorConfig, rng: np.random.Generator, longest: int) -> Update:
+    """Draw a job of 1 to `longest` beats: often one of its terms alone, often a working copy of the high bits of a master."""
     (decay, decay_shift), (rate, rate_shift) = random_factor(rng), random_factor(rng)
     high = max(0, MASTER.bits - config.weight_bits - int(rng.integers(8)))
     return Update(
-        beats=int(rng.integers(1, rng.choice([1, 16]), endpoint=True)),
+        beats=int(rng.integers(1, longest, endpoint=True)),
         lanes=_one_of(rng, config.cols, int(rng.integers(1, config.cols, endpoint=True))),
         momentum=_one_of(rng, 0, 1 << MOMENTUM_SHIFT - int(rng.integers(1, 4)), MOST, int(rng.integers(MOST))),
         gradient_shift=_one_of(rng, 0, int(rng.integers(8)), int(rng.integers(GRADIENT_SHIFT, endpoint=True))),
@@ -59,8 +59,8 @@ def random_job(config: AcceleratorConfig, rng: np.random.Generator) -> Update:
         rate=rate if rng.random() < 0.7 else 0,
         rate_shift=rate_shift,
         working_shift=_one_of(rng, high, high, int(rng.integers(5)), int(rng.integers(MASTER.bits, DEEPEST, endpoint=True))),
-        rounding=str(rng.choice(ROUNDINGS)),
-        last=bool(rng.random() < 0.5),
+        rounding=str(rng.choice(ROUNDINGS, p=[0.3, 0.7])),
+        last=bool(rng.random() < 0.7),
     )
 
 
@@ -81,8 +81,11 @@ def random_masters(rng: np.random.Generator, shape: tuple[int, int], point: int,
 
 
 def random_case(config: AcceleratorConfig, rng: np.random.Generator) -> Case:
-    """Draw a few jobs of a few tensors, of either rounding in any order."""
-    jobs = [random_job(config, rng) for _ in range(rng.integers(1, 5, endpoint=True))]
+    """Draw a few jobs of a few tensors, of either rounding in any order; or many short tensors, whose seeds come late."""
+    short = rng.random() < 0.5
+    jobs = [random_job(config, rng, 2 if short else 16) for _ in range(rng.integers(1, 16 if short else 4, endpoint=True))]
+    if short:
+        jobs = [dataclasses.replace(job, rounding="stochastic", last=True) for job in jobs]
     draws = [i for i, job in enumerate(jobs) if job.rounding == "stochastic"]
     if draws:  # words of a tensor end with the case
         jobs[draws[-1]] = dataclasses.replace(jobs[draws[-1]], last=True)

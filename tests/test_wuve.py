@@ -80,7 +80,7 @@ def test_golden_is_exact(config):
     """Results, flags and words of random jobs, with as many lanes as the job has, or all."""
     rng = np.random.default_rng(1)
     for _ in range(60):
-        job = random_job(config, rng)
+        job = random_job(config, rng, 16)
         state = np.where(rng.random(config.cols) < 0.5, 1, seeds(0, "w", config.cols))
         arrays = draw(config, rng, job, int(rng.integers(job.lanes, config.cols, endpoint=True)))
         after, updated = wuve(config, state, job, *arrays)
@@ -161,7 +161,7 @@ def test_whole_tensor_equals_its_jobs(rounding, kind, masked):
     rng, config = np.random.default_rng(4), replace(CONFIG, cols=3)
     shape = (7, 2, 3, 4)  # filters, taps, input channels
     order = strips(shape, config.cols)
-    job = replace(random_job(config, rng), momentum=60000, rate=500, rate_shift=18, working_shift=22, rounding=rounding)
+    job = replace(random_job(config, rng, 16), momentum=60000, rate=500, rate_shift=18, working_shift=22, rounding=rounding)
     gradient = rng.integers(-128, 127, shape, endpoint=True)
     velocity, master = (random_masters(rng, (7, 24), 22, config.weight).reshape(shape) for _ in range(2))
     kept = rng.random(shape) < 0.5 if masked else np.ones(shape, np.bool_)
