@@ -75,6 +75,8 @@ class Node:
         Of WU: what takes its results.
     feed : Update or None
         Of FF and BP: what prunes its weights in front of it.
+    after : tuple of int
+        Nodes of the same engine that come before: WU replaces the weights that BP loads.
     """
 
     layer: str
@@ -86,6 +88,7 @@ class Node:
     cut: Cut | None = None
     update: Update | None = None
     feed: Update | None = None
+    after: Value = ()
 
 
 @dataclass(slots=True, eq=False)
@@ -219,7 +222,9 @@ class Assembly:
         self.nodes.append(node)
         return len(self.nodes) - 1
 
-    def _products(self, layer: Convolution | Product, stage: str, reads: Sequence[Read], beside: int = 0, masks: int = 0) -> list[int]:
+    def _products(
+        self, layer: Convolution | Product, stage: str, reads: Sequence[Read], beside: int = 0, masks: int = 0, after: Value = ()
+    ) -> Value:
         """Add the products of a stage: `beside` bytes stored with the results of an image, `masks` loaded with the gradient."""
         config = self.low.config
         try:
@@ -248,9 +253,10 @@ class Assembly:
                 cut=each,
                 update=update,
                 feed=feed,
+                after=after,
             )
             made.append(self._add(node))
-        return made
+        return tuple(made)
 
     def _too_small(self, layer: Layer, stage: str) -> str:
         config = self.low.config
@@ -293,7 +299,7 @@ class Assembly:
         reads = [Read(self.made[name]) for name in layer.inputs]
         masks = sum(self._mask(each.output) for each in (layer, *tail) if isinstance(each, Relu | Clip))
         if isinstance(layer, Convolution | Product):
-            made: Value = tuple(self._products(layer, "FF", reads, masks))
+            made = self._products(layer, "FF", reads, masks)
         elif isinstance(layer, BatchNorm):
             made = (self._normalised(layer, tail, masks),)
         else:
@@ -436,6 +442,7 @@ class Assembly:
 
     def _convolution(self, layer: Convolution, dy: Gradient) -> None:
         value, saved = self._known(layer, dy), Read(self.made[layer.inputs[0]])
+        made: Value = ()
         if layer.biased:
             sums = value
             if any(self.nodes[number].engine != ARRAY for number in value):
@@ -449,8 +456,8 @@ class Assembly:
             if self.low.operand(layer, "BP") == "gradient":
                 paired = Gradient(self._pruned(layer, value, dy.masks))
             made = self._products(layer, "BP", [Read(self._known(layer, paired))], masks=paired.masks)
-            self._give(layer.inputs[0], tuple(made))
-        self._products(layer, "WU", [Read(value), saved], masks=dy.masks)
+            self._give(layer.inputs[0], made)
+        self._products(layer, "WU", [Read(value), saved], masks=dy.masks, after=made)
 
     def _pruned(self, layer: Convolution, value: Value, masks: int) -> Value:
         """Prune and rescale a gradient for BP: the norms of an image, then its pairs."""

@@ -37,7 +37,13 @@ def order(config: AcceleratorConfig, nodes: Sequence[Node]) -> list[int]:
     rank = [0] * count
     for i in reversed(range(count)):
         rank[i] = length[i] + max((rank[j] if whole else max(rank[j] - length[i], 0) for j, whole in readers[i]), default=0)
-    left = [len({number for number, _ in each}) for each in waits]
+    # What comes first, because it is read or for its own sake.
+    first = [{number for number, _ in read} | set(node.after) for read, node in zip(waits, nodes, strict=True)]
+    opens: list[list[int]] = [[] for _ in nodes]
+    for i, each in enumerate(first):
+        for number in each:
+            opens[number].append(i)
+    left = [len(each) for each in first]
     start, end = [0] * count, [0] * count
     free = [0] * len(ENGINES)
     able: list[list[int]] = [[] for _ in ENGINES]
@@ -91,7 +97,7 @@ def order(config: AcceleratorConfig, nodes: Sequence[Node]) -> list[int]:
                 end[i] = max(end[i], end[number] + AHEAD)
         free[engine] = end[i]
         found.append(i)
-        for j in {j for j, _ in readers[i]}:
+        for j in opens[i]:
             left[j] -= 1
             if not left[j]:
                 at[j] = earliest(j)
