@@ -186,8 +186,8 @@ def summary_of_step(result: StepResult) -> str:
 
     whole = str(dense(result.config))
     headings = [
-        "layer", "operator", "stage", "m", "k", "n", "flow", "N:M", "tile m x n x k", "MACs done", "cycles", "computing", "at least", "alone",
-        "other flow", "busy %", "vector", "update", "DRAM KiB",
+        "layer", "operator", "stage", "m", "k", "n", "flow", "N:M", "tile m x n x k", "MACs done", "cycles", "computing", "at least",
+        "alone", "other flow", "busy %", "vector", "update", "DRAM KiB",
     ]  # fmt: skip
     rows = [
         [
@@ -203,18 +203,19 @@ def summary_of_step(result: StepResult) -> str:
     engines = ", ".join(f"{name} {cycles / max(result.cycles, 1):.1%}" for name, cycles in result.engines.items())
     stages = ", ".join(f"{stage} {cycles:,}" for stage, cycles in result.stages.items() if cycles)
     off = [name for name in SWITCHES if name not in result.optimisations]
+    where = f"{visible(result.network)} on {result.config.name}, {how}, batch {result.batch}"
+    time = f"{result.seconds * 1e3:,.3f} ms at {result.config.clock_mhz:g} MHz"
+    read, written = (sum(getattr(x, name) for x in result.layers) / 1024 for name in ("dram_read", "dram_written"))
     lines = [
         table(headings, rows),
         "",
         STEP_UNITS,
-        f"{visible(result.network)} on {result.config.name}, {how}, batch {result.batch}: {result.cycles:,} cycles, "
-        f"{result.seconds * 1e3:,.3f} ms at {result.config.clock_mhz:g} MHz, {result.utilisation:.1%} busy",
+        f"{where}: {result.cycles:,} cycles, {time}, {result.utilisation:.1%} busy",
         f"at least {result.bound_cycles:,} cycles for its multiplications",
         f"the array by stage: {stages}",
         f"slots of its elements: {', '.join(spent)}",
         f"engines at work: {engines}",
-        f"DRAM: {sum(x.dram_read for x in result.layers) / 1024:,.1f} KiB read, "
-        f"{sum(x.dram_written for x in result.layers) / 1024:,.1f} KiB written",
+        f"DRAM: {read:,.1f} KiB read, {written:,.1f} KiB written",
         f"layers never pruned: {_several(list(result.dense)) or 'none'}",
         *([f"optimisations that are off: {', '.join(off)}"] if off else []),
     ]
