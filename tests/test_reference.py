@@ -8,14 +8,19 @@ import re
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from accel.errors import NetworkError, RangeError
-from accel.graph.trainable import Gelu, Trainable
+from accel.graph.network import Window
+from accel.graph.trainable import Add, BatchNorm, Convolution, Gelu, Relu, Trainable
 from accel.sparsity import Pattern
-from accel.training import course, reference
+from accel.training import course, export, reference
 from accel.training.data import Data
 from accel.training.recipe import ALGORITHMS, Recipe
+from accel.verification.compare import run_onnxruntime
 from tests.trainables import network
 
 RECORDED = dict(np.load(Path(__file__).with_name("training.npz")))
@@ -118,6 +123,65 @@ def test_convolution_is_its_sum(known):
     np.testing.assert_allclose(y, forward, atol=1e-12)
     np.testing.assert_allclose(trace.gradients["mean"], dx, atol=1e-12)
     np.testing.assert_allclose(trace.gradients["strided.weight"], dw, atol=1e-12)
+
+
+@st.composite
+def windows(draw):
+    """Draw a window and the height and width of an image that it fits on."""
+    pairs = st.tuples(st.integers(1, 3), st.integers(1, 3))
+    kernel, stride, dilation = draw(pairs), draw(pairs), draw(pairs)
+    pads = draw(st.tuples(*[st.integers(0, 2)] * 4))
+    sizes = tuple(
+        draw(st.integers(max(1, d * (k - 1) + 1 - p), d * (k - 1) + 6)) for k, d, p in zip(kernel, dilation, pads[:2], strict=True)
+    )
+    return Window(kernel=kernel, stride=stride, dilation=dilation, pads=pads), *sizes
+
+
+@pytest.mark.golden
+@settings(max_examples=60)
+@given(windows(), st.integers(0, 99))
+def test_unpatch_is_the_adjoint(drawn, seed):
+    """<patches(x), p> = <x, unpatch(p)> for any window, and as many positions as the window says."""
+    window, height, width = drawn
+    rng = np.random.default_rng(seed)
+    x = rng.integers(-9, 10, (2, height, width, 3)).astype(np.float64)
+    seen = reference.patches(x, window)
+    assert seen.shape == (2, *window.positions(height, width), *window.kernel, 3)
+    parts = rng.integers(-9, 10, seen.shape).astype(np.float64)
+    assert (seen * parts).sum() == (x * reference.unpatch(parts, window, x.shape)).sum()
+
+
+@pytest.mark.golden
+def test_rows():
+    """Linear layers and normalisation on rows of channels: derivatives, and the ONNX that is written of them."""
+    layers = (
+        Convolution(name="a", inputs=("x",), output="a", window=Window(), channels=4, filters=8, linear=True, biased=True),
+        BatchNorm(name="n", inputs=("a",), output="n"),
+        Relu(name="r", inputs=("n",), output="r"),
+        Convolution(name="b", inputs=("r",), output="b", window=Window(), channels=8, filters=4, linear=True),
+        Add(name="s", inputs=("x", "b"), output="s"),
+        Convolution(name="c", inputs=("s",), output="c", window=Window(kernel=(6, 1)), channels=4, filters=8, linear=True),
+        BatchNorm(name="m", inputs=("c",), output="m"),
+        Relu(name="q", inputs=("m",), output="q"),
+        Convolution(name="d", inputs=("q",), output="d", window=Window(), channels=8, filters=3, linear=True, biased=True),
+    )
+    shapes = {"x": (6, 4), "a": (6, 8), "n": (6, 8), "r": (6, 8), "b": (6, 4), "s": (6, 4), "c": (8,), "m": (8,), "q": (8,), "d": (3,)}
+    net = reference.draw(Trainable(name="rows", shapes=shapes, layers=layers, input="x", output="d"), 3)
+    values, running = reference.parameters(net, np.float64), reference.statistics(net)
+    rng = np.random.default_rng(2)
+    x, y = rng.standard_normal((5, 6, 4)), np.array([0, 1, 2, 0, 1])
+    gradients = reference.run(net, values, x, y, algorithm="sdgp", pruned=frozenset()).gradients
+    for name in values:
+        place = tuple(rng.integers(values[name].shape))
+        losses = []
+        for sign in (1, -1):
+            moved = {**values, name: values[name].copy()}
+            moved[name][place] += sign * 1e-6
+            losses.append(reference.run(net, moved, x, y).loss)
+        assert gradients[name][place] == pytest.approx((losses[0] - losses[1]) / 2e-6, abs=1e-6)
+    running = {name: np.abs(each + rng.standard_normal(each.shape)) for name, each in running.items()}
+    theirs = run_onnxruntime(onnx.load_from_string(export.write(net, values, running)), {"x": x.astype(np.float32)})["d"]
+    np.testing.assert_allclose(reference.infer(net, values, running, x), theirs, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.golden
