@@ -246,14 +246,14 @@ def _run(sizes, cycles, lag, loads, stores, behind, needs, hands, latency):
                     i = placed[e]
                     tile = base + i
                     if met[tile] < 0:
-                        met[tile], by[tile] = _met(needs[tile], finished, at, all_done)
+                        met[tile], by[tile] = _met(needs, tile, finished, at, all_done)
                         if met[tile] < 0:
                             break
                     if loads[tile] == 0:
                         operands[tile] = met[tile]
                     elif operands[tile] < 0:
                         break
-                    handed, who = _met(hands[tile], placed, at, end)
+                    handed, who = _met(hands, tile, placed, at, end)
                     if handed < 0:
                         break
                     room = 0
@@ -286,7 +286,7 @@ def _run(sizes, cycles, lag, loads, stores, behind, needs, hands, latency):
             if i < sizes[e] and i < placed[e] + 2:
                 tile = at[e] + i
                 if met[tile] < 0:
-                    met[tile], by[tile] = _met(needs[tile], finished, at, all_done)
+                    met[tile], by[tile] = _met(needs, tile, finished, at, all_done)
                 if met[tile] >= 0:
                     asked = max(met[tile], end[tile - 2] if i > 1 else 0)
                     if chosen < 0 or asked < first:
@@ -314,12 +314,13 @@ def _run(sizes, cycles, lag, loads, stores, behind, needs, hands, latency):
 
 
 @kernel
-def _met(counts, known, at, times):
+def _met(counts, tile, known, at, times):
     """When the first tiles of each engine are, by `times`, which do not fall within an engine; and the last engine. -1: not known yet."""
     last, engine = 0, 0
-    for f in range(counts.size):
-        if counts[f] > known[f]:
+    for f in range(known.size):
+        count = counts[tile, f]
+        if count > known[f]:
             return -1, 0
-        if counts[f] > 0 and times[at[f] + counts[f] - 1] > last:
-            last, engine = times[at[f] + counts[f] - 1], f
+        if count > 0 and times[at[f] + count - 1] > last:
+            last, engine = times[at[f] + count - 1], f
     return last, engine
