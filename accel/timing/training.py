@@ -9,7 +9,7 @@ Forward:
 
 - ``BatchNorm``: 1 sweep, x * a + b. The array has summed x and x**2 by column while results left it, so means and roots take no sweep:
   when the last image of x is there, SCALARS cycles make a and b of them, in a pipeline that takes a channel per cycle.
-- ``Add``: 2 sweeps, a beat for each operand, as the vector unit in hardware does.
+- ``Add``, alone: 2 sweeps, a beat for each operand, as the vector unit in hardware does. What takes a sum along reads both at once.
 - ``MaxPool``, ``AveragePool``: a sweep for each tap of the window over the elements of the result, as in hardware. A maximum leaves its
   place in the window beside it, which the way back needs.
 - ``LayerNorm`` and ``Softmax`` 3, ``Gelu`` 1 (a table): as in inference. A row leaves its mean and its reciprocal root for the way back.
