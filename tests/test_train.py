@@ -471,8 +471,14 @@ class TestExport:
 
 
 def test_data_can_be_given_whole():
-    """A Data that was read goes in as it is."""
+    """What was read goes in as it is, also where channels cannot be told from rows."""
     data = read(DATA, network(), 0)
     assert isinstance(data, Data)
-    again = read(data, network(), 7)
-    assert again.digest == data.digest
+    assert read(data, network(), 7).digest == data.digest
+    cube = dataclasses.replace(network(), shapes={**network().shapes, "x": (3, 3, 3)})
+    once = read({"x": np.arange(135.0).reshape(5, 3, 3, 3), "y": [0] * 5}, cube)
+    assert once.x[0, 0, 0].tolist() != once.x[0, :, 0, 0].tolist()
+    assert read(once, cube).digest == once.digest
+    wrong = once._replace(x=once.x[:, :2])
+    with pytest.raises(RangeError, match=r"^data: x must be of shape \(samples, 3, 3, 3\) for oracle, not \(4, 2, 3, 3\)$"):
+        read(wrong, cube)

@@ -109,7 +109,7 @@ def read(source: Any, network: Trainable, seed: int = 0) -> Data:
             raise RangeError(f"{name}: {part} must be given{f' with {other}' if other else ''}, not missing")
     for part in ("x", "x_test"):
         if part in found:
-            found[part] = _stored(f"{name}: {part}", found[part], network)
+            found[part] = _stored(f"{name}: {part}", found[part], network, isinstance(source, Data))
             _check_labels(f"{name}: {part.replace('x', 'y')}", found[part.replace("x", "y")], len(found[part]), network)
     x, y = found["x"], found["y"]
     if "x_test" not in found:
@@ -192,12 +192,12 @@ def _numbers(name: str, given: ArrayLike, *, labels: bool) -> NDArray[Any]:
     return values
 
 
-def _stored(name: str, values: NDArray[Any], network: Trainable) -> NDArray[Any]:
-    """Bring samples from ONNX's order of axes to the stored one."""
+def _stored(name: str, values: NDArray[Any], network: Trainable, already: bool) -> NDArray[Any]:
+    """Bring samples from ONNX's order of axes to the stored one, unless they are in it already."""
     stored = network.shapes[network.input]
     axes = channels_last(len(stored))
     given = tuple(stored[axis] for axis in channels_first(len(stored)))
-    if values.shape[1:] == given:
+    if values.shape[1:] == given and not already:
         return values.transpose(0, *(axis + 1 for axis in axes))
     if values.shape[1:] == stored or (len(stored) == 3 and stored[2] == 1 and values.shape[1:] == stored[:2]):
         return values.reshape(-1, *stored)
