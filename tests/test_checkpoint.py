@@ -152,6 +152,20 @@ def test_damage_falls_back(tmp_path, name, damage, told):
         checkpoint.load(tmp_path, dict(SETTINGS))
 
 
+@settings(max_examples=60)
+@given(st.sampled_from(["json", "npz"]), st.integers(0, 1 << 30), st.integers(1, 255))
+def test_any_changed_byte_is_seen(tmp_path_factory, suffix, place, change):
+    """No file that differs in a byte is taken for what was written, and nothing but a RangeError is raised."""
+    folder = tmp_path_factory.mktemp("one")
+    checkpoint.save(folder, after(1))
+    path = folder / f"epoch-0001.{suffix}"
+    data = bytearray(path.read_bytes())
+    data[place % len(data)] ^= change
+    path.write_bytes(data)
+    with pytest.raises(RangeError):
+        checkpoint.load(folder, dict(SETTINGS))
+
+
 def forge(folder, arrays: dict[str, np.ndarray], **changes: object) -> None:
     """Write a checkpoint whose digests agree, as somebody who means harm would."""
     content = io.BytesIO()
