@@ -26,6 +26,7 @@ from accel.schedule.step import Step, step
 from accel.schedule.training.build import Span
 from accel.schedule.training.products import Switches
 from accel.sparsity import Pattern
+from accel.step_result import told
 from accel.timing.core import core
 from tests import trainables
 
@@ -299,6 +300,21 @@ def check_products(audit: Audit, even: bool) -> None:
         assert total == expected if even or key[1] != "BP" else total > 0, key
 
 
+def check_told(audit: Audit) -> None:
+    """Add up what is told of layers and stages, slot by slot and byte by byte: it is the step."""
+    step, config = audit.step, audit.config
+    result = told(step)
+    of_array = account(step.queues[ARRAY], step.times, "array")
+    elements = config.rows * config.cols
+    assert sum(layer.cycles for layer in result.layers) == result.cycles == sum(of_array)
+    assert sum(result.causes.values()) == elements * result.cycles
+    assert result.dram == sum(int(queue.loads.sum() + queue.stores.sum()) for queue in step.queues)
+    assert result.causes["busy"] == sum(layer.macs_executed for layer in result.layers)
+    waits = {"array": "array", "vector": "vector", "update": "update", "load": "wait load", "store": "wait store"}
+    for field, cause in waits.items():
+        assert result.causes[cause] == elements * getattr(of_array, field)
+
+
 def hand(audit: Audit, value_bits: int = 16, index_bits: int = 3) -> Iterator[tuple[str, str, str, int, int]]:
     """Count what each pass and update of a convolutional network of BatchNorm, Relu, Add and MaxPool loads and stores, by hand [bytes].
 
@@ -398,6 +414,7 @@ def test_step(case):
     check_times(mine)
     check_uses(mine)
     check_products(mine, even=case[0].startswith("resnet"))
+    check_told(mine)
 
 
 def test_bytes_of_resnet9_are_those_by_hand():
