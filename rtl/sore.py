@@ -2,7 +2,8 @@
 
 A lane ranks the elements of a group as they come. Slot i keeps the magnitude of element i and how many greater ones it can still bear; it
 is out when that falls below 0. The pairs of a group are then the slots still in, in ascending order, so nothing is ever moved or sorted,
-and the values wait in a memory. The lanes of the backward code are the same: a transposer turns beats into their columns.
+and the values wait in a memory. A list of the N best so far has as many comparators for N up to M, and moves its elements, or looks for
+the smallest, besides. The lanes of the backward code are the same: a transposer of small memories turns beats into their columns.
 """
 
 from amaranth import Cat, Const, Module, Mux, Signal, signed, unsigned
