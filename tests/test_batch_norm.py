@@ -82,6 +82,7 @@ class Naive:
         self.mean = Fraction(total, self.n)
         self.variance = Fraction(squares, self.n) - self.mean**2
         self.rstd = self.root(self.variance)
+        self.coefficients: list[tuple[int, ...]] = []
 
     def root(self, variance: Fraction) -> Fraction:
         exact = Fraction(self.case.epsilon) * two(2 * self.f["x"])
@@ -103,6 +104,7 @@ class Naive:
         s = self.steepness(slope, most=min(46, 46 + f["beta"] - f["y"]))
         a = clip(round(slope * two(s)), 1 - 2**31, 2**31 - 1)
         b = clip(round(case.beta * two(f["y"] - f["beta"] + s)), -(2**61), 2**61) - round((self.mean - self.m) * a)
+        self.coefficients.append((a, b - self.m * a, s))
         return [clip(round(((x - self.m) * a + b) * two(-s)), -(2**40), 2**40) for x, _, _ in case.pairs]
 
     def backward(self) -> tuple[list[int], int, int]:
@@ -119,6 +121,7 @@ class Naive:
         s = self.steepness(slope, other)
         a, k = (clip(round(each * two(s)), 1 - 2**31, 2**31 - 1) for each in (slope, other))
         c = round((self.mean - self.m) * k - (mean - middle) * a)
+        self.coefficients.append((a, -k, c - middle * a + self.m * k, s))
         return [round(((dy - middle) * a - (x - self.m) * k + c) * two(-s)) for x, dy, _ in case.pairs], dgamma, dbeta
 
     def check(self, results: list[int], backward: tuple[list[int], int, int]) -> None:
@@ -192,12 +195,14 @@ def check(case: Case) -> None:
     mean = (naive.n, result[0], result[1], result[2], result[3])
     bn._line(*mean, gamma, f["gamma"], beta, f["beta"], f["y"], table)
     x, dy = (np.array([[pair[k]] for pair in case.pairs], np.int16) for k in (0, 1))
+    assert tuple(table[:3, 0].tolist()) == naive.coefficients[0]
     out, clipped = np.empty(x.shape, np.int16), np.zeros(1, np.int64)
     bn._apply(x, table, case.format("y").lo, case.format("y").hi, out, clipped)
     assert (out[:, 0].tolist(), int(clipped[0])) == saturated(ys, case.format("y"))
     table, parameters, both = np.empty((6, 1), np.int64), np.empty((2, 1), np.int64), np.zeros(2, np.int64)
     limits = np.array([[f[name] - f["dy"], case.format(name).lo, case.format(name).hi] for name in ("dgamma", "dbeta")])
     bn._slopes(*mean, gamma, f["dy"] + f["gamma"] - f["x"] - f["dx"], sums[2], sums[3], limits, table, parameters, both)
+    assert tuple(table[:4, 0].tolist()) == naive.coefficients[1]
     bn._combine(x, dy, table, case.format("dx").lo, case.format("dx").hi, out, clipped)
     assert (out[:, 0].tolist(), int(clipped[0])) == saturated(dxs, case.format("dx"))
     for name, value, kept, count in zip(("dgamma", "dbeta"), (dgamma, dbeta), parameters[:, 0].tolist(), both.tolist(), strict=True):
@@ -352,7 +357,7 @@ def naive_update(running: list[int], values: list[int], frac: int, momentum: Fra
 @given(
     st.lists(st.integers(-32768, 32767), min_size=1, max_size=9),
     st.integers(-20, 40),
-    st.sampled_from([0.9, 0.99, 0.0, 1.0, 0.123]),
+    st.sampled_from([0.9, 0.99, 0.0, 1.0, 0.123, 0.5]),
     st.tuples(st.integers(-(2**61), 2**61 - 1), st.integers(0, 2**61 - 1)),
 )
 @example([-32768, 32767], -20, 0.9, (-(2**61), 0))
@@ -379,6 +384,7 @@ def test_inference(kept, frac, epsilon):
     naive.m, naive.mean, naive.n = (mean + 2**29) >> 30, mean * two(-30), 2**30
     naive.rstd = naive.root(cut(kept[1] * two(2 * frac - 32), 60))
     taken = bn.running(np.array(kept).reshape(2, 1), case.format("x"), epsilon)
+    assert (taken.whole[0], taken.rest[0], taken.count) == (naive.m, mean - (naive.m << 30), 2**30)
     x = np.array([pair[0] for pair in case.pairs]).reshape(1, 5, 1, 1)
     y, _ = bn.normalise(x, taken, np.array([12345]), case.format("gamma"), np.array([-999]), case.format("beta"), case.format("y"))
     assert y.ravel().tolist() == saturated(naive.forward(), case.format("y"))[0]
