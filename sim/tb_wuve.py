@@ -59,8 +59,8 @@ def random_job(config: AcceleratorConfig, rng: np.random.Generator, longest: int
         rate=rate if rng.random() < 0.7 else 0,
         rate_shift=rate_shift,
         working_shift=_one_of(rng, high, high, int(rng.integers(5)), int(rng.integers(MASTER.bits, DEEPEST, endpoint=True))),
-        rounding=str(rng.choice(ROUNDINGS, p=[0.3, 0.7])),
-        last=bool(rng.random() < 0.7),
+        rounding=str(rng.choice(ROUNDINGS)),
+        last=bool(rng.random() < 0.3),
     )
 
 
@@ -83,7 +83,7 @@ def random_masters(rng: np.random.Generator, shape: tuple[int, int], point: int,
 def random_case(config: AcceleratorConfig, rng: np.random.Generator) -> Case:
     """Draw a few jobs of a few tensors, of either rounding in any order; or many short tensors, whose seeds come late."""
     short = rng.random() < 0.5
-    jobs = [random_job(config, rng, 2 if short else 16) for _ in range(rng.integers(1, 16 if short else 4, endpoint=True))]
+    jobs = [random_job(config, rng, 2 if short else 16) for _ in range(rng.integers(1, 16 if short else 6, endpoint=True))]
     if short:
         jobs = [dataclasses.replace(job, rounding="stochastic", last=True) for job in jobs]
     draws = [i for i, job in enumerate(jobs) if job.rounding == "stochastic"]
