@@ -309,21 +309,24 @@ def _rounded(sums, bias, dropped, raised, lo, hi, both, out, parts):
     """Kernel: round each sum and count those outside, thread by thread; a floor of 0 is no end of the format."""
     m, n = sums.shape
     tasks = parts.size
-    half = np.int64(1) << max(dropped - 1, 0)
-    limit = hi >> raised
+    below, odd = ((np.int64(1) << max(dropped - 1, 0)) - 1, 1) if dropped else (np.int64(0), 0)  # before a shift, half to even
+    most = hi >> raised
     for task in prange(tasks):
         count = 0
         for i in range(m * task // tasks, m * (task + 1) // tasks):
-            for j in range(n):
-                exact = np.int64(sums[i, j]) + bias[j]
-                if raised:
-                    value = exact << raised if -limit - 1 <= exact <= limit else (hi + 1 if exact > 0 else -hi - 2)
-                else:
-                    floor = exact >> dropped
-                    rest = exact - (floor << dropped)
-                    value = floor + (rest + (floor & 1) > half) if dropped else floor
-                count += (value > hi) | (both & (value < lo))
-                out[i, j] = min(max(value, lo), hi)
+            line, kept = sums[i], out[i]
+            if raised:
+                for j in range(n):
+                    exact = np.int64(line[j]) + bias[j]
+                    value = exact << raised if -most - 1 <= exact <= most else (hi + 1 if exact > 0 else -hi - 2)
+                    count += (value > hi) | (both & (value < lo))
+                    kept[j] = min(max(value, lo), hi)
+            else:
+                for j in range(n):  # free of branches, so that it is vectorised
+                    exact = np.int64(line[j]) + bias[j]
+                    value = (exact + below + ((exact >> dropped) & odd)) >> dropped
+                    count += (value > hi) | (both & (value < lo))
+                    kept[j] = min(max(value, lo), hi)
         parts[task] = count
 
 
