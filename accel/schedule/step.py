@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from accel.config import AcceleratorConfig
 from accel.errors import RangeError
 from accel.graph.trainable import Trainable
-from accel.isa import ROW_BITS
+from accel.isa import ROW_BITS, STEP_BITS
 from accel.schedule.engines import Queue, Run, run
 from accel.schedule.operations import PRUNED
 from accel.schedule.search import SEARCHES
@@ -111,6 +111,13 @@ def step(
             if name not in names:
                 raise RangeError(f"dense must be layers with weights, not {name!r}")
         chosen = frozenset(names.difference(dense))
+    for layer in network.convolutions:
+        height, width, _ = network.image(layer.output)
+        if batch * height * width >= 1 << STEP_BITS:
+            most = ((1 << STEP_BITS) - 1) // (height * width)
+            raise RangeError(
+                f"batch must be at most {most}, so that WU of {layer.name} sums less than 2**{STEP_BITS} products, not {batch}"
+            )
     using = switches or Switches()
     low = Lowering(network, config, batch, algorithm, asked, chosen)
     nodes = Assembly(low, using, search, progress).run()

@@ -39,7 +39,7 @@ from accel.schedule.training import products, updates, vectors
 from accel.schedule.training.products import Cut, Switches
 from accel.schedule.training.queues import Piece
 from accel.schedule.training.updates import Update
-from accel.schedule.training.works import Lowering
+from accel.schedule.training.works import Lowering, Part
 from accel.timing.training import BACKWARD, BITS, FORWARD, MOMENTS, Pass, gather, rectified
 
 ARRAY, VECTOR, UPDATE = range(len(ENGINES))
@@ -228,13 +228,14 @@ class Assembly:
         """Add the products of a stage: `beside` bytes stored with the results of an image, `masks` loaded with the gradient."""
         config = self.low.config
         try:
-            cut = [products.cut(config, part, self.images, self.method, self.switches) for part in self.low.parts(layer, stage)]
+            parts = self.low.parts(layer, stage)
+            cut = [products.cut(config, part, self.images, self.method, self.switches) for part in parts]
         except RangeError as error:
             raise NetworkError(f"{stage} of {layer.name}: {error}") from None
         made = []
-        for each in cut:
+        for part, each in zip(parts, cut, strict=True):
             if each is None:
-                raise NetworkError(self._too_small(layer, stage))
+                raise NetworkError(self._too_small(layer, stage, part))
             piece = products.piece(config, each, self.images * beside if each is cut[-1] else 0, masks)
             update = feed = None
             if isinstance(layer, Convolution) and stage == "WU":
@@ -258,10 +259,11 @@ class Assembly:
             made.append(self._add(node))
         return tuple(made)
 
-    def _too_small(self, layer: Layer, stage: str) -> str:
+    def _too_small(self, layer: Layer, stage: str, part: Part) -> str:
         config = self.low.config
         limits = [f"{name} ({cuts.HALF * getattr(config, name)} bytes)" for name in ("act_kb", "weight_kb", "out_kb")]
-        return f"tiles of {stage} of {layer.name} must fit half of {', '.join(limits)}"
+        least = ", ".join(map(str, cuts.smallest(config, part.work, products.kept(part))))
+        return f"tiles of {stage} of {layer.name} must fit half of {', '.join(limits)}; the smallest take {least} bytes"
 
     def _vector(
         self,

@@ -129,6 +129,11 @@ class Cut:
         return self.found.tiling
 
 
+def kept(part: Part) -> Kept:
+    """Say what stays on chip: nothing but weight gradients, which the update engine takes."""
+    return Kept((False,) * (1 + part.work.dynamic), part.axis == "k")
+
+
 def cut(config: AcceleratorConfig, part: Part, images: int, method: str, switches: Switches = ALL) -> Cut | None:
     """Search for a cut of equal products; None if none fits the scratchpads.
 
@@ -142,7 +147,7 @@ def cut(config: AcceleratorConfig, part: Part, images: int, method: str, switche
         See :func:`accel.schedule.search.search`.
     switches : Switches
     """
-    kept = Kept((False,) * (1 + part.work.dynamic), part.axis == "k")  # weight gradients stay on chip: the update engine takes them
+    stay = kept(part)
     # An adder that nothing fills takes the sums of one result one behind the other, as one of a single stage would in as many cycles.
     unfilled = not switches.interleave and config.add_stages > 1
     plain = dataclasses.replace(config, add_stages=1) if unfilled else config
@@ -150,10 +155,10 @@ def cut(config: AcceleratorConfig, part: Part, images: int, method: str, switche
     for flow in Dataflow if switches.scheduling else (Dataflow.OS,):
         at = plain if flow is Dataflow.OS else config
         shared = dataclasses.replace(at, dram_gbs=at.dram_gbs / SHARE)
-        found = search(shared, part.work, kept, method if switches.scheduling else "fixed", flow)
+        found = search(shared, part.work, stay, method if switches.scheduling else "fixed", flow)
         if found is not None:
             slow = (config.add_stages - 1) * found.cost.time.compute if unfilled and flow is Dataflow.OS else 0
-            known.append((found.cost.time.total + slow, Found(found.tiling, evaluate(at, part.work, kept, found.tiling))))
+            known.append((found.cost.time.total + slow, Found(found.tiling, evaluate(at, part.work, stay, found.tiling))))
     if not known:
         return None
     (_, best), *others = sorted(known, key=lambda each: each[0])
@@ -162,7 +167,7 @@ def cut(config: AcceleratorConfig, part: Part, images: int, method: str, switche
     return Cut(
         part,
         dataclasses.replace(best, runner_up=(others[0][1].tiling, others[0][1].cost) if others else None),
-        cuts.tiles(own, part.work, kept, best.tiling),
+        cuts.tiles(own, part.work, stay, best.tiling),
         grid(own, part, best.tiling, images),
         config.add_stages if unfilled and stationary else 1,
     )
