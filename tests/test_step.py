@@ -433,6 +433,19 @@ def test_pools_and_sums_are_taken_along():
     assert ("pool1", "FF") not in {(row.name, row.stage) for row in result("vgg19").layers}
 
 
+def test_statistics_of_what_the_array_has_not_made_take_a_pass():
+    layers: tuple[Layer, ...] = (
+        BatchNorm(name="norm", inputs=("x",), output="a"),
+        Convolution(name="conv", inputs=("a",), output="y", window=Window(kernel=(2, 2)), channels=4, filters=3, linear=True),
+    )
+    network = Trainable(name="normal", shapes={"x": (2, 2, 4), "a": (2, 2, 4), "y": (3,)}, layers=layers, input="x", output="y")
+    placed = step(network, SMALL, batch=2)
+    kinds = [(span.node.stage, span.node.kind) for span in placed.spans if span.node.layer == "norm" and span.engine == VECTOR]
+    assert kinds == [("FF", "Statistics"), ("FF", "BatchNorm"), ("BP", "BatchNorm")]  # no gradient of the input
+    (first, last) = (span for span in placed.spans if span.node.stage == "FF" and span.engine == VECTOR)
+    assert placed.queues[VECTOR].needs[last.first].tolist() == [0, first.last, 0]
+
+
 # What it says of itself.
 
 

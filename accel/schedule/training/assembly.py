@@ -7,8 +7,8 @@ by side, for as long as the longer one. The sum of several gradients in front of
 and stored for the second.
 
 **Gradients.** A ReLU and a sum hand on the gradient of their result; the mask is loaded with it, by whatever reads it. Nothing is computed
-for tensors in front of which nothing is trained. The gradient of a bias is summed while the array's results leave, as the statistics of
-batch normalisation are, where the gradient comes from the array; otherwise it takes a pass.
+for tensors in front of which nothing is trained. The statistics of a normalisation and the gradient of a bias are summed while results leave
+the array; of what does not come from there they take a pass.
 """
 
 from __future__ import annotations
@@ -317,7 +317,11 @@ class Assembly:
         (work,) = FORWARD["BatchNorm"]
         sizes = self._sizes(layer) | {"mask": masks}
         work = rectified(work) if masks else work
-        reads, beats = [Read(self.made[layer.inputs[0]], True)], 0
+        x = self.made[layer.inputs[0]]
+        reads, beats = [Read(x, True)], 0
+        if not x or any(self.nodes[number].engine != ARRAY for number in x):  # nothing has summed it up yet
+            sums = Pass(1, ("x",), ())
+            reads = [Read(x), Read((self._vector(layer, "FF", sums, layer.output, [Read(x)], sizes, kind="Statistics"),), True)]
         inside = {layer.output, *(each.output for each in tail)}
         for each in tail:
             if isinstance(each, Add):
@@ -438,9 +442,10 @@ class Assembly:
             sums = sums._replace(reads=(*sums.reads, *masks))
             first = self._vector(layer, "BP", sums, layer.output, [Read(self._known(layer, dy)), x], sizes)
         self._scalars(layer, 2 * self.low.network.shapes[layer.output][-1], (first,))
-        apply = apply._replace(reads=(*apply.reads, *masks))
-        reads = [Read((first,), True), Read(self._known(layer, dy)), x]
-        self._give(layer.inputs[0], (self._vector(layer, "BP", apply, layer.output, reads, sizes),))
+        if layer.inputs[0] in self.trained:
+            apply = apply._replace(reads=(*apply.reads, *masks))
+            reads = [Read((first,), True), Read(self._known(layer, dy)), x]
+            self._give(layer.inputs[0], (self._vector(layer, "BP", apply, layer.output, reads, sizes),))
 
     def _convolution(self, layer: Convolution, dy: Gradient) -> None:
         value, saved = self._known(layer, dy), Read(self.made[layer.inputs[0]])
