@@ -439,7 +439,7 @@ def test_statistics_of_what_the_array_has_not_made_take_a_pass():
         Convolution(name="conv", inputs=("a",), output="y", window=Window(kernel=(2, 2)), channels=4, filters=3, linear=True),
     )
     network = Trainable(name="normal", shapes={"x": (2, 2, 4), "a": (2, 2, 4), "y": (3,)}, layers=layers, input="x", output="y")
-    placed = step(network, SMALL, batch=2)
+    placed = step(network, SMALL, batch=2, pattern=Pattern(1, 4))
     kinds = [(span.node.stage, span.node.kind) for span in placed.spans if span.node.layer == "norm" and span.engine == VECTOR]
     assert kinds == [("FF", "Statistics"), ("FF", "BatchNorm"), ("BP", "BatchNorm")]  # no gradient of the input
     (first, last) = (span for span in placed.spans if span.node.stage == "FF" and span.engine == VECTOR)

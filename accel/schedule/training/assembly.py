@@ -7,8 +7,8 @@ by side, for as long as the longer one. The sum of several gradients in front of
 and stored for the second.
 
 **Gradients.** A ReLU and a sum hand on the gradient of their result; the mask is loaded with it, by whatever reads it. Nothing is computed
-for tensors in front of which nothing is trained. The statistics of a normalisation and the gradient of a bias are summed while results leave
-the array; of what does not come from there they take a pass.
+for tensors in front of which nothing is trained. The statistics of a normalisation and the gradient of a bias are summed while results
+leave the array; of what does not come from there they take a pass.
 """
 
 from __future__ import annotations
