@@ -13,11 +13,14 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+from numba import prange
 from numpy.typing import NDArray
 
 from accel.errors import RangeError
 from accel.jit import kernel
+from accel.kernels.threads import threads
 
+_LINES = 64  # our choice: lines whose groups are compared side by side
 MAX_M = 32  # widest bundle a config allows, so the widest group a code is defined for
 
 
@@ -202,7 +205,8 @@ def mask(w: NDArray[Any], pattern: Pattern, axis: int = -1) -> NDArray[np.bool_]
     lines = np.moveaxis(w.astype(np.int64) if w.dtype.kind == "u" else w, axis, -1)
     kept = np.zeros(lines.shape, np.bool_)
     shape = (math.prod(lines.shape[:-1]), lines.shape[-1])
-    _mask(np.ascontiguousarray(lines).reshape(shape), pattern.n, pattern.m, kept.reshape(shape))
+    with threads(lines.size * (2.0 + 0.1 * pattern.m)):
+        _mask(np.ascontiguousarray(lines).reshape(shape), pattern.n, pattern.m, kept.reshape(shape))
     return np.moveaxis(kept, -1, axis)
 
 
@@ -313,32 +317,37 @@ def _energy(w: NDArray[Any]) -> float:
     return float(np.square(w, dtype=np.float64).sum())
 
 
-@kernel
+@kernel(parallel=True)
 def _mask(lines, n, m, kept):
-    """Kernel: mark the first n of each group in the order (magnitude descending, index ascending).
+    """Kernel: mark the elements of each group that fewer than n others stand before: larger ones, and equal ones of a lower index.
 
-    Magnitudes are held negated: the least integer has a negative magnitude in its own type, but no positive one.
+    A group of several lines is looked at side by side, so that comparisons are vectorised. Magnitudes are held negated: the least integer
+    has a negative magnitude in its own type, but no positive one.
     """
-    ranked = np.empty(n, lines.dtype)
-    index = np.empty(n, np.int64)
-    for line in range(lines.shape[0]):
-        for start in range(0, lines.shape[1], m):
-            count = 0
-            for i in range(start, min(start + m, lines.shape[1])):
-                x = lines[line, i] if lines[line, i] < 0 else -lines[line, i]
-                if count < n:
-                    count += 1
-                elif x >= ranked[n - 1]:
-                    continue
-                place = count - 1
-                while place and x < ranked[place - 1]:
-                    ranked[place] = ranked[place - 1]
-                    index[place] = index[place - 1]
-                    place -= 1
-                ranked[place] = x
-                index[place] = i
-            for place in range(count):
-                kept[line, index[place]] = True
+    height, width = lines.shape
+    for task in prange(-(-height // _LINES)):
+        top = task * _LINES
+        rows = min(_LINES, height - top)
+        tile, before = np.empty((m, rows), lines.dtype), np.empty(rows, np.int8)
+        for start in range(0, width, m):
+            size = min(m, width - start)
+            for r in range(rows):
+                for i in range(size):
+                    x = lines[top + r, start + i]
+                    tile[i, r] = x if x < 0 else -x
+            for i in range(size):
+                own = tile[i]
+                before[:] = 0
+                for j in range(size):
+                    other = tile[j]
+                    if j < i:
+                        for r in range(rows):
+                            before[r] += other[r] <= own[r]
+                    else:
+                        for r in range(rows):
+                            before[r] += other[r] < own[r]
+                for r in range(rows):
+                    kept[top + r, start + i] = before[r] < n
 
 
 @kernel
