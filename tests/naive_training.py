@@ -504,7 +504,7 @@ class Twin:
             for at, lane in self.order(layer, name):
                 w, v = int(parameter.master[at]), int(parameter.velocity[at])
                 c = kept_c if parameter.mask is None or parameter.mask[at] else pruned_c
-                total = rounded(Fraction(momentum * v, 2**16)) + gradient[at] * 2 ** (velocity - formats[f"{name}'"].frac)
+                total = rounded(Fraction(momentum * v, 2**16)) + gradient[at] * 2 ** min(velocity - formats[f"{name}'"].frac, 31)
                 total += rounded(c * w * power(-decay_shift))
                 new[0][at] = clip(total, -(2**31), 2**31 - 1)
                 moved = w - rounded(rate_c * new[0][at] * power(-rate_shift))

@@ -586,7 +586,7 @@ def _jobs(
         decay=recipe.decay if weight else 0.0,
         pruned_decay=recipe.pruned_decay if weight else 0.0,
         batch=batch,
-        f_gradient=gradient,
+        f_gradient=max(gradient, velocity - isa.GRADIENT_SHIFT),  # beyond, anything but 0 saturates anyway
         f_velocity=velocity,
         f_master=master,
         f_working=working,
