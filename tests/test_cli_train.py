@@ -153,7 +153,9 @@ def test_damaged_checkpoint_is_told(capsys, here):
         ([*BASE, "--shapes", "x"], "shapes must be NAME=D,D,... of sizes of 1 or more, not 'x'"),
         ([*BASE, "--config", "none"], "tiny or the path of a YAML file, not 'none'"),
         (["net.onnx", "--data", "none.npz"], "data must be digits or a readable .npz file, not 'none.npz' (No such file or directory)"),
-        (["net.onnx", "--data", "digits"], "digits: x must be of shape (samples, 3, 8, 9) for net, not (1438, 8, 8)"),
+        (["net.onnx", "--data", "digits", "--seed", "1"], "digits: x must be of shape (samples, 3, 8, 9) for net, not (1438, 8, 8)"),
+        (["net.onnx", "--data", "digits", "--out", "new"], "digits: x must be of shape (samples, 3, 8, 9) for net, not (1438, 8, 8)"),
+        ([*BASE, "--out", "net.onnx"], "output must be a folder that can be written, not 'net.onnx' (File exists)"),
         (["vit", "--data", "digits"], "must be one of Convolution, BatchNorm, Relu, Add, MaxPool, AveragePool to be trained, not "),
     ],
 )  # fmt: skip

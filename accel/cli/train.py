@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from accel.cli import source
-from accel.cli.terminal import NAME, Progress, command, configuration, make_folder, say, table, visible, write
+from accel.cli.terminal import NAME, Progress, command, configuration, say, table, visible, write
 from accel.config import AcceleratorConfig
 from accel.errors import RangeError
 
@@ -86,8 +86,6 @@ def train(args: argparse.Namespace) -> None:
         raise RangeError(f"out must be left out with resume, or be the same folder, not {str(args.out)!r}")
     folder = args.resume or args.out
     config = configuration(args, AcceleratorConfig, DEFAULT) if args.config or args.changes else None
-    if args.out and not args.resume:
-        make_folder(args.out)
     from accel.training.loop import train as run
 
     what = visible(Path(args.network).stem if args.network.endswith(".onnx") else args.network, NAME)

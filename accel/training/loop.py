@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import io
 import json
+import tempfile
 import time
 import warnings
 from collections import Counter
@@ -274,12 +275,13 @@ def train(
     else:
         if folder is not None and checkpoint.holds(folder):
             raise RangeError(f"out must be a folder without checkpoints, not {str(folder)!r}: go on with resume, or name another")
+        if folder is not None:
+            _make(folder)
+            (folder / RESULT).unlink(missing_ok=True)
         rows = next(course.batches(len(samples.x), recipe, 0))
         state = step.prepare(net, config, recipe, samples.x[rows], samples.y[rows])
         start = Checkpoint(settings=settings, curves=(), state=state)
         if folder is not None:
-            _make(folder)
-            (folder / RESULT).unlink(missing_ok=True)
             checkpoint.save(folder, start)
     began = time.perf_counter()
     state, curves = start.state, list(start.curves)
@@ -405,7 +407,9 @@ def _check(network: Trainable, state: State, folder: Path) -> None:
 
 
 def _make(folder: Path) -> None:
+    """Make a folder before the work whose results it is to hold."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise RangeError(f"output must be a folder that can be written, not {str(folder)!r} ({error.strerror})") from None
