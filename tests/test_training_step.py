@@ -23,6 +23,7 @@ from accel.sparsity import Pattern
 from accel.training import course, formats, step
 from accel.training.recipe import ALGORITHMS, Recipe
 from accel.training.state import State, Tracked
+from reports.bench import training as bench
 from tests import naive_training
 from tests.naive_training import Twin
 from tests.random_training import Builder, random_trainable
@@ -421,6 +422,15 @@ def test_a_step_of_the_preset():
     config = presets.load("sat-vcu1525")
     network, recipe, state, x, y = small(config=config, rounding="stochastic", refresh=2)
     follow_twin(network, config, recipe, state, [(x[:1], y[:1])] * 2)
+
+
+def test_speed_is_measured():
+    """The bench's smaller row runs, learns something, and has a place in its tables."""
+    found = bench.digits_epoch("bdwp", "sat-vcu1525", 1)
+    assert found["best"] > 0
+    assert found["accuracy"] > 0.5
+    row = {"network": "digits-cnn", "algorithm": "bdwp", "memory": 1.0, **found}
+    assert sum(line.startswith("| bdwp |") for line in bench.lines({"rows": [row]})) == 1
 
 
 @pytest.mark.golden
