@@ -23,7 +23,8 @@ import pytest
 import accel
 from accel import presets
 from accel.errors import AccelError, NetworkError, RangeError, ToolError
-from accel.graph.trainable import Gelu, Trainable
+from accel.graph.network import Window
+from accel.graph.trainable import Convolution, Gelu, MaxPool, Relu, Trainable
 from accel.sparsity import Pattern, prune
 from accel.training import checkpoint, course, export, reference, step
 from accel.training.data import Data, digits, order, read
@@ -250,6 +251,10 @@ class TestLoop:
         counted = Trainable(name="t", shapes={"x": (8, 9, 3), "y": (8, 9, 3)}, layers=gelu, input="x", output="y")
         kinds = "Convolution, BatchNorm, Relu, Add, MaxPool, AveragePool"
         refused(NetworkError, f"g must be one of {kinds} to be trained, not Gelu: its cycles can be counted", network=counted)
+        topology = tmp_path / "t.csv"
+        topology.write_text("Layer, M, N, K,\na, 4, 4, 4,\n")
+        shapes_only = accel.load(topology)
+        refused(NetworkError, "network must be known as floats to be trained, not by t, which is not", network=shapes_only)
         headless = dataclasses.replace(network(), layers=network().layers[:-1], output="last")
         refused(NetworkError, "output of oracle must be a row of logits, one per class, not of shape (3, 4, 12)", network=headless)
 
@@ -462,6 +467,26 @@ class TestExport:
         state = dataclasses.replace(result.state, formats={**result.state.formats, "wide.weight": wide})
         state.parameters["wide.bias"].working[:] = 1 << 14
         with pytest.raises(NetworkError, match=r"^wide.bias must fit in int32 to be exported as integers, not reach \d+$"):
+            export.quantised(result.network, result.config, result.recipe, state)
+
+    def test_without_a_form(self, whole):
+        """What ONNX cannot say, or what has no form here yet, is refused."""
+        result, _ = whole
+        pool = MaxPool(name="p", inputs=("x",), output="y", window=Window(kernel=(2, 1)))
+        deep = Relu(name="r", inputs=("x",), output="y")
+        gelu = Gelu(name="g", inputs=("x",), output="y")
+        for layer, shape, told in (
+            (pool, (4, 3), "p must read an image to be exported, not rows of shape (4, 3)"),
+            (deep, (2, 2, 4, 3), "x must be of three axes or fewer to be exported, not of shape (2, 2, 4, 3)"),
+            (gelu, (4, 3), "g must be of a kind that is computed, not Gelu, which is counted only"),
+        ):
+            last = Convolution(name="l", inputs=("y",), output="z", window=Window(), channels=3, filters=2, linear=True)
+            net = Trainable(name="t", shapes={"x": shape, "y": shape, "z": (2,)}, layers=(layer, last), input="x", output="z")
+            with pytest.raises(NetworkError, match=f"^{re.escape(told)}$"):
+                export.write(net, {}, {})
+        state = dataclasses.replace(result.state, formats={name: dataclasses.replace(each) for name, each in result.state.formats.items()})
+        state.formats["x"].frac = 120
+        with pytest.raises(NetworkError, match=r"^fraction of x must be in \[-99, 99\] to be exported, not 120$"):
             export.quantised(result.network, result.config, result.recipe, state)
 
     def test_equal_runs_give_equal_bytes(self, whole):

@@ -245,6 +245,8 @@ class _Writer:
 
     def layer(self, layer: Layer) -> None:
         """Add a layer."""
+        for tensor in (*layer.inputs, layer.output):
+            self.shape(tensor)  # refuses what has none
         match layer:
             case Convolution(linear=True):
                 self.linear(layer)
