@@ -406,6 +406,33 @@ def test_what_cannot_be_trained():
     refused(NetworkError, r"^last.y must be one row of logits, not of shape \(2, 2, 3\)$", b.network())
 
 
+@pytest.mark.golden
+def test_samples_of_another_kind_are_refused():
+    b = Builder((2, 2, 4))
+    b.linear(b.norm("x", "norm"), "last", 3)  # whose running statistics an error must not move
+    network, recipe, y = b.network(), Recipe(batch=2), np.array([0, 1])
+    state = step.prepare(network, OCTETS, recipe, np.ones((2, 2, 2, 4), np.float32), y)
+    before = copy.deepcopy(state)
+    x = step.quantise(network, state, np.ones((2, 2, 2, 4), np.float32))
+    samples: Any
+    shape = r"^samples must be integers of shape \(samples, 2, 2, 4\), not {}$"
+    for samples, message in (
+        (x.astype(np.float32), shape.format(r"float32 of shape \(2, 2, 2, 4\)")),
+        (x[:, :1], shape.format(r"int8 of shape \(2, 1, 2, 4\)")),
+        (x.astype(np.int16) * 2, r"^samples must be in \[-128, 127\], not 128..128$"),
+    ):
+        with pytest.raises(RangeError, match=message):
+            step.step(network, OCTETS, recipe, state, samples, y, 0.1)
+    for labels, message in (
+        (np.array([0, 3]), r"^labels must be in \[0, 2\], not 0..3$"),
+        (np.array([0]), r"^labels must be integers of shape \(2,\), not int64 of shape \(1,\)$"),
+    ):
+        with pytest.raises(RangeError, match=message):
+            step.step(network, OCTETS, recipe, state, x, labels, 0.1)
+    compare(state, before)
+    assert step.infer(network, OCTETS, recipe, state, x[:0]).shape == (0, 3)
+
+
 def test_fractions_beyond_the_multiplier_are_lowered():
     """A result's fraction is at most mult_bits - 1 above that of its products, whatever the formats became."""
     network, recipe, state, x, y = small()

@@ -242,6 +242,11 @@ def step(
     -------
     Outcome
     """
+    classes = network.image(network.output)[-1]
+    if labels.dtype.kind not in "iu" or labels.shape != samples.shape[:1]:
+        raise RangeError(f"labels must be integers of shape {samples.shape[:1]}, not {labels.dtype} of shape {labels.shape}")
+    if labels.size and not 0 <= labels.min() <= labels.max() < classes:
+        raise RangeError(f"labels must be in [0, {classes - 1}], not {labels.min()}..{labels.max()}")
     run = _Step(network, config, recipe, state, Record() if keep else None)
     run.forward(samples)
     logits = run.tensors[network.output].reshape(len(samples), -1)
@@ -271,6 +276,8 @@ def infer(network: Trainable, config: AcceleratorConfig, recipe: Recipe, state: 
     integers, shape (samples, classes)
         In the format of the network's output.
     """
+    if not len(samples):
+        return np.zeros((0, network.image(network.output)[-1]), narrowest(config.act.lo, config.act.hi))
     parts = []
     held = dataclasses.replace(state, formats={name: dataclasses.replace(each) for name, each in state.formats.items()})
     for start in range(0, len(samples), CHUNK):
@@ -343,6 +350,11 @@ class _Step:
 
     def forward(self, samples: Integers, running: bool = False) -> None:
         """Compute every activation; with running statistics in inference."""
+        shape, given = self.network.shapes[self.network.input], self.format(self.network.input)
+        if samples.dtype.kind != "i" or samples.shape[1:] != shape or not len(samples):
+            raise RangeError(f"samples must be integers of shape (samples, {str(shape)[1:]}, not {samples.dtype} of shape {samples.shape}")
+        if not given.lo <= samples.min() <= samples.max() <= given.hi:
+            raise RangeError(f"samples must be in [{given.lo}, {given.hi}], not {samples.min()}..{samples.max()}")
         self.tensors[self.network.input] = samples
         for layer in self.network.layers:
             found, saturated = self.compute(layer, running)
