@@ -202,10 +202,10 @@ def _stage(lowering: Lowering, layer: Convolution, stage: str, record: Record, n
     config = lowering.config
     cuts = []
     for part in lowering.parts(layer, stage):
-        best = cut(config, part, lowering.batch, "best")
-        if best is None:
+        chosen = cut(config, part, lowering.batch, "best")
+        if chosen is None:
             raise NetworkError(f"tiles of {layer.name} must fit the scratchpads of {config.name}, not exceed them")
-        cuts.append((part.work, best.found))
+        cuts.append((part.work, chosen.found))
     shift = record.shifts[layer.name, stage]
     made = {"FF": _forward, "BP": _backward, "WU": _gradient}[stage](lowering, layer, record)
     for at, x, second, bias, result in made:
