@@ -322,6 +322,17 @@ def test_layers_that_stay_dense_are_chosen():
     assert accel.simulate(network, SAT, batch=2, training=True, dense=names).cycles == result("resnet9", 2, "dense").cycles
 
 
+def test_exhaustive_search_never_takes_longer():
+    """It starts from the best of the other methods, and takes what makes the whole step shorter."""
+    for algorithm in ("bdwp", "dense"):
+        found = {
+            search: accel.simulate(chain(), SMALL, batch=2, pattern="1:4", training=True, algorithm=algorithm, search=search)
+            for search in ("best", "fixed", "exhaustive")
+        }
+        assert found["exhaustive"].cycles <= min(found["best"].cycles, found["fixed"].cycles)
+        assert [row.macs_executed for row in found["exhaustive"].layers] == [row.macs_executed for row in found["best"].layers]
+
+
 # Switches.
 
 

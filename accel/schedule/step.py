@@ -7,7 +7,7 @@ everything is put in an order (:mod:`accel.schedule.training.order`), and the qu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from accel.config import AcceleratorConfig
@@ -16,11 +16,11 @@ from accel.graph.trainable import Trainable
 from accel.isa import ROW_BITS, STEP_BITS
 from accel.schedule.engines import Queue, Run, run
 from accel.schedule.operations import PRUNED
-from accel.schedule.search import SEARCHES
-from accel.schedule.training.assembly import Assembly
+from accel.schedule.search import SEARCHES, Tiling
+from accel.schedule.training.assembly import ARRAY, Assembly, Place
 from accel.schedule.training.build import Span, build
 from accel.schedule.training.order import order
-from accel.schedule.training.products import Switches
+from accel.schedule.training.products import Switches, options
 from accel.schedule.training.works import Lowering
 from accel.sparsity import Pattern
 
@@ -83,7 +83,7 @@ def step(
     switches : Switches, optional
         Dataflow optimisations; all unless given.
     search : str
-        See :func:`accel.schedule.search.search`.
+        See :func:`accel.schedule.search.search`; ``"exhaustive"`` then tries other cuts, product by product, in the whole step.
     progress : callable, optional
         Called with (layers done, layers in all, what is next).
 
@@ -120,7 +120,41 @@ def step(
             )
     using = switches or Switches()
     low = Lowering(network, config, batch, algorithm, asked, chosen)
-    nodes = Assembly(low, using, search, progress).run()
-    placed = order(config, nodes) if using.scheduling else list(range(len(nodes)))
-    queues, spans = build(nodes, placed, batch)
-    return Step(low, using, queues, spans, run(queues, config.dram_rate, config.dram_latency))
+    if search == "exhaustive" and using.scheduling:
+        return _thorough(low, using, progress)
+    return _placed(low, using, search, {}, progress)
+
+
+def _placed(
+    low: Lowering,
+    switches: Switches,
+    search: str,
+    picked: Mapping[Place, Tiling],
+    progress: Callable[[int, int, str], None] | None = None,
+) -> Step:
+    """Place a step in time whose products are cut as picked, the others as searched for."""
+    nodes = Assembly(low, switches, search, picked, progress).run()
+    placed = order(low.config, nodes) if switches.scheduling else list(range(len(nodes)))
+    queues, spans = build(nodes, placed, low.batch)
+    return Step(low, switches, queues, spans, run(queues, low.config.dram_rate, low.config.dram_latency))
+
+
+def _thorough(low: Lowering, switches: Switches, progress: Callable[[int, int, str], None] | None) -> Step:
+    """Take the best step of all methods, and product by product any other cut with which the whole step is shorter."""
+    best = min((_placed(low, switches, search, {}) for search in SEARCHES), key=lambda each: each.times.total)
+    cuts = {
+        (span.node.layer, span.node.stage, span.node.number): span.node.cut
+        for span in best.spans
+        if span.engine == ARRAY and span.node.cut is not None
+    }
+    picked = {place: cut.tiling for place, cut in cuts.items()}
+    tell = progress or (lambda done, total, label: None)
+    for i, (place, cut) in enumerate(cuts.items()):
+        tell(i, len(cuts), f"cuts of {place[1]} of {place[0]}")
+        for tiling in options(low.config, cut.part, switches):
+            if tiling != picked[place]:
+                other = _placed(low, switches, "best", picked | {place: tiling})
+                if other.times.total < best.times.total:
+                    best, picked = other, picked | {place: tiling}
+    tell(len(cuts), len(cuts), "scheduled")
+    return best

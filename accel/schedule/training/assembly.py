@@ -13,7 +13,7 @@ leave the array; of what does not come from there they take a pass.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 
@@ -34,7 +34,7 @@ from accel.graph.trainable import (
 )
 from accel.schedule import search as cuts
 from accel.schedule.engines import ENGINES
-from accel.schedule.search import word
+from accel.schedule.search import Tiling, word
 from accel.schedule.training import products, updates, vectors
 from accel.schedule.training.products import Cut, Switches
 from accel.schedule.training.queues import Piece
@@ -43,6 +43,8 @@ from accel.schedule.training.works import Lowering, Part
 from accel.timing.training import BACKWARD, BITS, FORWARD, MOMENTS, Pass, gather, rectified
 
 ARRAY, VECTOR, UPDATE = range(len(ENGINES))
+Place = tuple[str, str, int]
+"""Layer, stage and number of a product among those of both."""
 Value = tuple[int, ...]
 """Numbers of the nodes that make something together."""
 
@@ -77,6 +79,8 @@ class Node:
         Of FF and BP: what prunes its weights in front of it.
     after : tuple of int
         Nodes of the same engine that come before: WU replaces the weights that BP loads.
+    number : int
+        Of the product among those of the layer and stage.
     """
 
     layer: str
@@ -89,6 +93,7 @@ class Node:
     update: Update | None = None
     feed: Update | None = None
     after: Value = ()
+    number: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -117,6 +122,8 @@ class Assembly:
     switches : Switches
     method : str
         See :func:`accel.schedule.search.search`.
+    picked : mapping of Place to Tiling
+        Cuts of products that are not searched for.
     progress : callable, optional
         Called with (layers done, layers in all, what is next); forward and backward count apart.
     """
@@ -124,6 +131,7 @@ class Assembly:
     low: Lowering
     switches: Switches
     method: str
+    picked: Mapping[Place, Tiling] = field(default_factory=dict)
     progress: Callable[[int, int, str], None] | None = None
     nodes: list[Node] = field(init=False, default_factory=list)
     made: dict[str, Value] = field(init=False, default_factory=dict)  # by tensor
@@ -229,13 +237,16 @@ class Assembly:
         config = self.low.config
         try:
             parts = self.low.parts(layer, stage)
-            cut = [products.cut(config, part, self.images, self.method, self.switches) for part in parts]
+            cut = [
+                products.cut(config, part, self.images, self.method, self.switches, self.picked.get((layer.name, stage, i)))
+                for i, part in enumerate(parts)
+            ]
         except RangeError as error:
             raise NetworkError(f"{stage} of {layer.name}: {error}") from None
         made = []
-        for part, each in zip(parts, cut, strict=True):
+        for number, each in enumerate(cut):
             if each is None:
-                raise NetworkError(self._too_small(layer, stage, part))
+                raise NetworkError(self._too_small(layer, stage, parts[number]))
             piece = products.piece(config, each, self.images * beside if each is cut[-1] else 0, masks)
             update = feed = None
             if isinstance(layer, Convolution) and stage == "WU":
@@ -255,6 +266,7 @@ class Assembly:
                 update=update,
                 feed=feed,
                 after=after,
+                number=number,
             )
             made.append(self._add(node))
         return tuple(made)

@@ -14,7 +14,7 @@ from accel.config import AcceleratorConfig
 from accel.isa import Dataflow
 from accel.schedule import search as cuts
 from accel.schedule.gemm import chunks, reduction
-from accel.schedule.search import Found, Kept, Tiles, Tiling, evaluate, held_elements, search, word
+from accel.schedule.search import SEARCHES, Cost, Found, Kept, Tiles, Tiling, evaluate, held_elements, search, word
 from accel.schedule.training.queues import Piece
 from accel.schedule.training.works import Part
 
@@ -134,7 +134,38 @@ def kept(part: Part) -> Kept:
     return Kept((False,) * (1 + part.work.dynamic), part.axis == "k")
 
 
-def cut(config: AcceleratorConfig, part: Part, images: int, method: str, switches: Switches = ALL) -> Cut | None:
+class _Known(NamedTuple):
+    """Of a dataflow: the configuration whose cycles its tiles have, times `hop`; the best cut, and its cycles with shared bandwidth."""
+
+    config: AcceleratorConfig
+    hop: int
+    found: Found
+    cycles: int
+
+
+def _known(config: AcceleratorConfig, part: Part, method: str, switches: Switches, share: float) -> list[_Known]:
+    """Find the best cut of each dataflow that has one."""
+    found = []
+    for flow in Dataflow if switches.scheduling else (Dataflow.OS,):
+        # An adder that nothing fills takes the sums of one result one behind the other, as one of a single stage would in as many cycles.
+        hop = config.add_stages if flow is Dataflow.OS and not switches.interleave else 1
+        own = dataclasses.replace(config, add_stages=1) if hop > 1 else config
+        shared = dataclasses.replace(own, dram_gbs=own.dram_gbs / share)
+        best = search(shared, part.work, kept(part), method if switches.scheduling else "fixed", flow)
+        if best is not None:
+            found.append(_Known(own, hop, best, best.cost.time.total + (hop - 1) * best.cost.time.compute))
+    return found
+
+
+def options(config: AcceleratorConfig, part: Part, switches: Switches) -> tuple[Tiling, ...]:
+    """List cuts worth trying in a step: the best of each dataflow, by each method, alone and for a part of the bandwidth."""
+    told = [_known(config, part, method, switches, share) for method in SEARCHES for share in (1, SHARE)]
+    return tuple(dict.fromkeys(each.found.tiling for known in told for each in known))
+
+
+def cut(
+    config: AcceleratorConfig, part: Part, images: int, method: str, switches: Switches = ALL, tiling: Tiling | None = None
+) -> Cut | None:
     """Search for a cut of equal products; None if none fits the scratchpads.
 
     Parameters
@@ -146,30 +177,25 @@ def cut(config: AcceleratorConfig, part: Part, images: int, method: str, switche
     method : str
         See :func:`accel.schedule.search.search`.
     switches : Switches
+    tiling : Tiling, optional
+        Take this one, of :func:`options`.
     """
-    stay = kept(part)
-    # An adder that nothing fills takes the sums of one result one behind the other, as one of a single stage would in as many cycles.
-    unfilled = not switches.interleave and config.add_stages > 1
-    plain = dataclasses.replace(config, add_stages=1) if unfilled else config
-    known: list[tuple[int, Found]] = []
-    for flow in Dataflow if switches.scheduling else (Dataflow.OS,):
-        at = plain if flow is Dataflow.OS else config
-        shared = dataclasses.replace(at, dram_gbs=at.dram_gbs / SHARE)
-        found = search(shared, part.work, stay, method if switches.scheduling else "fixed", flow)
-        if found is not None:
-            slow = (config.add_stages - 1) * found.cost.time.compute if unfilled and flow is Dataflow.OS else 0
-            known.append((found.cost.time.total + slow, Found(found.tiling, evaluate(at, part.work, stay, found.tiling))))
+    known = sorted(_known(config, part, method, switches, SHARE), key=lambda each: each.cycles)
     if not known:
         return None
-    (_, best), *others = sorted(known, key=lambda each: each[0])
-    stationary = best.tiling.dataflow is Dataflow.OS
-    own = plain if stationary else config
+    best = known[0] if tiling is None else next(each for each in known if each.found.tiling.dataflow is tiling.dataflow)
+    taken, others = tiling or best.found.tiling, [each for each in known if each is not best]
+
+    def alone(each: _Known, tiling: Tiling) -> Cost:
+        return evaluate(each.config, part.work, kept(part), tiling)
+
+    other = (others[0].found.tiling, alone(others[0], others[0].found.tiling)) if others else None
     return Cut(
         part,
-        dataclasses.replace(best, runner_up=(others[0][1].tiling, others[0][1].cost) if others else None),
-        cuts.tiles(own, part.work, stay, best.tiling),
-        grid(own, part, best.tiling, images),
-        config.add_stages if unfilled and stationary else 1,
+        Found(taken, alone(best, taken), other),
+        cuts.tiles(best.config, part.work, kept(part), taken),
+        grid(best.config, part, taken, images),
+        best.hop,
     )
 
 
