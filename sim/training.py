@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from accel import sparsity
 from accel.config import AcceleratorConfig
-from accel.errors import MismatchError, NetworkError
+from accel.errors import MismatchError
 from accel.formats import Rounding
 from accel.golden import core as golden
 from accel.golden.postprocess import Params
@@ -30,8 +30,9 @@ from accel.isa import Prune, Source
 from accel.kernels.gemm import Weights
 from accel.schedule.lower import Product, Requantisation, phases, windows
 from accel.schedule.search import Found
+from accel.schedule.step import step as place
 from accel.schedule.strips import Strips
-from accel.schedule.training.products import cut
+from accel.schedule.training.products import Cut
 from accel.schedule.training.works import Lowering
 from accel.sim.harness import CosimResult, check_tools, cosim
 from accel.sim.program import Step, write_steps
@@ -68,6 +69,10 @@ class TrainingCosim:
     updates: dict[str, int]
     prunes: dict[str, int]
     hardware: dict[str, CosimResult]
+
+
+Cuts = Mapping[tuple[str, str, int], Cut]
+"""How the schedule of a step cuts its products, by layer, stage and number."""
 
 
 class _Job(NamedTuple):
@@ -120,12 +125,14 @@ def cosim_training(
     check_tools(simulator)
     tell = progress or (lambda done, total, label: None)
     records = list(_records(network, config, recipe, samples, labels, steps))
-    lowering = Lowering(network, config, len(samples), recipe.algorithm, recipe.pattern, pruned(network, recipe))
+    dense = {layer.name for layer in network.convolutions} - pruned(network, recipe)
+    placed = place(network, config, batch=len(samples), algorithm=recipe.algorithm, pattern=recipe.pattern, dense=dense)
+    cuts = {(span.node.layer, span.node.stage, span.node.number): span.node.cut for span in placed.spans if span.node.cut is not None}
     hardware: dict[str, CosimResult] = {}
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch, "program.npz")
 
-        jobs = [job for number, record in enumerate(records) for job in _products(lowering, record, number)]
+        jobs = [job for number, record in enumerate(records) for job in _products(placed.low, cuts, record, number)]
         tell(0, 3, f"core: {len(jobs)} products")
         write_steps(file, (Step.of(job.layer, [job.product], [job.x], job.found.tiling.dataflow, job.found.tiling.blocks) for job in jobs))
         hardware["core"] = cosim("core", config, simulator, cases=len(jobs), out=out and out / "core", program=file)
@@ -186,31 +193,25 @@ def _spans(labels: list[str], result: CosimResult) -> dict[str, int]:
     return dict(found)
 
 
-def _products(lowering: Lowering, record: Record, number: int) -> Iterator[_Job]:
+def _products(lowering: Lowering, cuts: Cuts, record: Record, number: int) -> Iterator[_Job]:
     """Yield the products of a step in the order of the schedule, each checked against what the step recorded."""
     network = lowering.network
     for layer in network.convolutions:
-        yield from _stage(lowering, layer, "FF", record, number)
+        yield from _stage(lowering, cuts, layer, "FF", record, number)
     for layer in reversed(network.convolutions):
         if (layer.name, 0) in record.contributions:
-            yield from _stage(lowering, layer, "BP", record, number)
-        yield from _stage(lowering, layer, "WU", record, number)
+            yield from _stage(lowering, cuts, layer, "BP", record, number)
+        yield from _stage(lowering, cuts, layer, "WU", record, number)
 
 
-def _stage(lowering: Lowering, layer: Convolution, stage: str, record: Record, number: int) -> Iterator[_Job]:
+def _stage(lowering: Lowering, cuts: Cuts, layer: Convolution, stage: str, record: Record, number: int) -> Iterator[_Job]:
     """Yield the products of a stage of a layer, group by group and phase by phase, and check that their results are the recorded ones."""
     config = lowering.config
-    cuts = []
-    for part in lowering.parts(layer, stage):
-        chosen = cut(config, part, lowering.batch, "best")
-        if chosen is None:
-            raise NetworkError(f"tiles of {layer.name} must fit the scratchpads of {config.name}, not exceed them")
-        cuts.append((part.work, chosen.found))
     shift = record.shifts[layer.name, stage]
     made = {"FF": _forward, "BP": _backward, "WU": _gradient}[stage](lowering, layer, record)
     for at, x, second, bias, result in made:
-        work, best = cuts[at]
-        gemm = work.gemm
+        cut = cuts[layer.name, stage, at]
+        gemm = cut.part.work.gemm
         assert (len(x), x.shape[1], len(second)) == (gemm.m, gemm.k, gemm.n)
         codes = sparsity.encode(second, gemm.taps, gemm.channels, gemm.pattern)
         post = Requantisation(
@@ -229,7 +230,7 @@ def _stage(lowering: Lowering, layer: Convolution, stage: str, record: Record, n
         told = golden.core(config, operands, post.instruction(Source.ARRAY, gemm.m), params)
         where = f"step {number + 1}, {layer.name}"
         _agree(f"{stage} of {layer.name} in step {number + 1}", told.value, result)
-        yield _Job(where, stage, best, product, x)
+        yield _Job(where, stage, cut.found, product, x)
 
 
 _Made = Iterator[tuple[int, NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]]

@@ -138,15 +138,16 @@ def test_planted_fault_is_found(monkeypatch, what, message):
 
 def test_schedule_that_counts_other_cycles_is_found(monkeypatch):
     """A cycle too many in the schedule of one product."""
-    best = vars(training)["cut"]
+    jobs = training._products
 
     def late(*told):
-        found = best(*told)
-        cost = found.found.cost
-        counts = dataclasses.replace(cost.counts, total=cost.counts.total + 1)
-        return dataclasses.replace(found, found=dataclasses.replace(found.found, cost=dataclasses.replace(cost, counts=counts)))
+        for job in jobs(*told):
+            counts = job.found.cost.counts
+            assert counts is not None
+            counts = dataclasses.replace(counts, total=counts.total + 1)
+            yield job._replace(found=dataclasses.replace(job.found, cost=dataclasses.replace(job.found.cost, counts=counts)))
 
-    monkeypatch.setattr(training, "cut", late)
+    monkeypatch.setattr(training, "_products", late)
     monkeypatch.setattr(training, "_updates", lambda *_: iter(()))
     monkeypatch.setattr(training, "_prunes", lambda *_: iter(()))
     real = vars(training)["cosim"]
