@@ -1,9 +1,10 @@
 """Time bit-accurate training: `python -m reports.bench.training [--rounds N] [--config NAME]`.
 
 One table of steps: ResNet-18 at 224 x 224, one image, for each algorithm, warm. One of epochs: the digits that ship with scikit-learn,
-1,437 samples in batches of 32, on digits-cnn, with the accuracy of the samples held out behind the last. Kernels are compiled, and the
-first step is done, before. Processor time counts all threads; memory is the most that the process of a row held, imports included. On a
-machine that does other work too, trust the best wall clock time and the processor time.
+1,437 samples in batches of 32, on digits-cnn, with the accuracy of the samples held out behind the last. One of steps that are only
+counted, from shapes. Kernels are compiled, and the first step is done, before. Processor time counts all threads; memory is the most
+that the process of a row held, imports included. On a machine that does other work too, trust the best wall clock time and the processor
+time.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from accel import presets
+from accel.engine import simulate
 from accel.graph.files import trainable
 from accel.training import course, data, reference, step
 from accel.training.recipe import ALGORITHMS, Recipe
@@ -27,6 +29,8 @@ from reports.bench.kernels import machine
 from reports.bench.network import TIMER, measure
 
 RATE = 0.05
+BATCH = 64  # of steps that are only counted
+NETWORKS = ("resnet9", "vgg19", "vit", "resnet18", "resnet50")
 ROW = "from reports.bench.training import row; import sys; row(*sys.argv[1:])"
 
 
@@ -62,23 +66,32 @@ def digits_epoch(algorithm: str, config: str, rounds: int) -> dict[str, Any]:
     return times._asdict() | {"accuracy": float(right.mean())}
 
 
-WHAT = {"resnet18": image_step, "digits-cnn": digits_epoch}
+def counted_step(network: str, config: str, rounds: int) -> dict[str, Any]:
+    """Time how long it takes to schedule a step of BDWP at 2:8 and to count its cycles, from shapes alone."""
+    shapes, accelerator = trainable(network), presets.load(config)
+    run = partial(simulate, shapes, accelerator, batch=BATCH, training=True)
+    run()
+    return measure(run, rounds)._asdict()
 
 
-def row(name: str, algorithm: str, config: str, rounds: str) -> None:
+WHAT = {"resnet18": image_step, "digits-cnn": digits_epoch, "shapes": counted_step}
+
+
+def row(name: str, which: str, config: str, rounds: str) -> None:
     """Time one row, in a process of its own; print it as JSON."""
-    print(json.dumps(WHAT[name](algorithm, config, int(rounds))))
+    print(json.dumps(WHAT[name](which, config, int(rounds))))
 
 
 def rows(config: str, rounds: int) -> Iterator[dict[str, Any]]:
     """Time every row; a process before it compiles what it needs."""
-    for name, rounds_of in (("resnet18", rounds), ("digits-cnn", max(1, rounds // 3))):
-        for algorithm in ALGORITHMS:
-            command = [sys.executable, "-c", ROW, name, algorithm, config]
+    each = (("resnet18", rounds, ALGORITHMS), ("digits-cnn", max(1, rounds // 3), ALGORITHMS), ("shapes", rounds, NETWORKS))
+    for name, rounds_of, rows_of in each:
+        for which in rows_of:
+            command = [sys.executable, "-c", ROW, name, which, config]
             subprocess.run([*command, "1"], check=True, stdout=subprocess.DEVNULL)
             found = subprocess.run([*command, str(rounds_of)], check=True, stdout=subprocess.PIPE, text=True)
             told = subprocess.run([sys.executable, "-c", TIMER, *command, "1"], check=True, stdout=subprocess.PIPE, text=True)
-            yield {"network": name, "algorithm": algorithm, "memory": float(told.stdout.split()[2]), **json.loads(found.stdout)}
+            yield {"network": name, "algorithm": which, "memory": float(told.stdout.split()[2]), **json.loads(found.stdout)}
 
 
 def lines(report: dict[str, Any]) -> Iterator[str]:
@@ -86,6 +99,7 @@ def lines(report: dict[str, Any]) -> Iterator[str]:
     for name, unit in (
         ("resnet18", "a step of resnet18, 224 x 224, one image"),
         ("digits-cnn", "an epoch of digits-cnn, 44 batches of 32"),
+        ("shapes", f"a step of {BATCH}, from shapes alone"),
     ):
         held_out = " held out [%] |" if name == "digits-cnn" else ""
         yield f"| {unit} | best [s] | median [s] | processor [s] | memory [MiB] |{held_out}"
