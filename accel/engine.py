@@ -30,9 +30,9 @@ from accel.graph.network import (
     Network,
     Operator,
     Softmax,
-    Window,
 )
 from accel.graph.trainable import Trainable
+from accel.graph.window import Window
 from accel.isa import ROW_BITS, Reduce
 from accel.kernels.gemm import Product as Multiplied
 from accel.kernels.gemm import gemm

@@ -25,7 +25,8 @@ from accel.golden import core as golden
 from accel.golden.postprocess import Params
 from accel.golden.sore import Pairs, sore
 from accel.golden.wuve import wuve
-from accel.graph.trainable import Convolution, Layer, Trainable, image
+from accel.graph.trainable import Convolution, Layer, Trainable
+from accel.graph.window import image
 from accel.isa import Prune, Source
 from accel.kernels.gemm import Weights
 from accel.schedule.lower import Product, Requantisation, phases, windows

@@ -11,7 +11,8 @@ import numpy as np
 
 from accel.config import AcceleratorConfig
 from accel.formats import Rounding
-from accel.graph.network import DynamicProduct, LayerNorm, Lookup, Move, Multiply, Network, Softmax, Sum, Window
+from accel.graph.network import DynamicProduct, LayerNorm, Lookup, Move, Multiply, Network, Softmax, Sum
+from accel.graph.window import Window
 from accel.special.layer_norm import LayerNormParameters, layer_norm
 from accel.special.softmax import SoftmaxParameters, softmax
 

@@ -33,8 +33,8 @@ from accel.graph.network import (
     Softmax,
     Sum,
     TransposedConvolution,
-    Window,
 )
+from accel.graph.window import Window
 
 Integers = NDArray[np.int64]
 APPROXIMATE = (Divide, LayerNorm, Multiply, Softmax)

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from accel import lfsr
 from accel.config import AcceleratorConfig
 from accel.formats import FixedFormat
-from accel.graph.network import Window
 from accel.graph.trainable import Add, AveragePool, BatchNorm, Convolution, Layer, MaxPool, Relu, Trainable
+from accel.graph.window import Window
 from accel.special import batch_norm
 from accel.special.softmax import SoftmaxParameters, softmax
 from accel.training.recipe import Recipe

@@ -21,8 +21,8 @@ from accel.graph.network import (
     Sum,
     Tensor,
     TransposedConvolution,
-    Window,
 )
+from accel.graph.window import Window
 
 ARRAY = ("conv", "conv", "depthwise", "deconv", "dynamic", "add", "scale", "max", "average")
 SPECIAL = ("multiply", "lookup", "move", "softmax", "norm")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from accel.graph.network import Window
-from accel.graph.trainable import Add, AveragePool, BatchNorm, Convolution, Layer, MaxPool, Relu, Trainable, image
+from accel.graph.trainable import Add, AveragePool, BatchNorm, Convolution, Layer, MaxPool, Relu, Trainable
+from accel.graph.window import Window, image
 
 Shape = tuple[int, ...]
 

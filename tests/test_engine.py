@@ -20,18 +20,8 @@ from accel.golden.core import Product as GoldenProduct
 from accel.golden.core import core
 from accel.golden.postprocess import Params
 from accel.graph.graph import Given, Graph, Node
-from accel.graph.network import (
-    ArgMax,
-    AveragePool,
-    Divide,
-    Host,
-    MatrixProduct,
-    Network,
-    Port,
-    Tensor,
-    TransposedConvolution,
-    Window,
-)
+from accel.graph.network import ArgMax, AveragePool, Divide, Host, MatrixProduct, Network, Port, Tensor, TransposedConvolution
+from accel.graph.window import Window
 from accel.isa import Source
 from accel.kernels import threads
 from accel.result import CAUSES

@@ -22,7 +22,7 @@ from accel.formats import Rounding
 from accel.golden.postprocess import Params, postprocess
 from accel.golden.stce import stce
 from accel.golden.vector import vector
-from accel.graph.network import Window
+from accel.graph.window import Window
 from accel.kernels import grouped, pooling, simd, tiles
 from accel.kernels.gemm import ROUTES, SEQUENTIAL, Weights, gemm, routes
 from accel.kernels.patches import Patches, Place

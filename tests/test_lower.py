@@ -16,7 +16,8 @@ from onnx.reference.ops.op_conv_transpose import ConvTranspose
 from accel import engine, presets
 from accel.config import AcceleratorConfig
 from accel.errors import NetworkError
-from accel.graph.network import DynamicProduct, MatrixProduct, Network, Port, Tensor, TransposedConvolution, Window
+from accel.graph.network import DynamicProduct, MatrixProduct, Network, Port, Tensor, TransposedConvolution
+from accel.graph.window import Window
 from accel.kernels.patches import Patches, Place
 from accel.schedule import lower
 from accel.schedule.lower import Product

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from accel.graph.network import Window
+from accel.graph.window import Window
 from accel.schedule.memory import Region, Stages, Timeline, timeline
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from accel.errors import NetworkError, RangeError
-from accel.graph.network import AveragePool, MatrixProduct, Network, Port, Sum, Tensor, Window
+from accel.graph.network import AveragePool, MatrixProduct, Network, Port, Sum, Tensor
+from accel.graph.window import Window
 
 IMAGE = Tensor(name="image", shape=(2, 3, 4), bits=8, scale=0.5, zero_point=-8, unsigned=True)
 

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from accel.errors import RangeError
 from accel.graph.files import trainable
 from accel.graph.named import BUILDERS, DEPTH, HEADS, PATCH, WIDTH, vgg19
-from accel.graph.network import Window
 from accel.graph.trainable import BatchNorm, Convolution, Relu, Trainable
+from accel.graph.window import Window
 from accel.schedule.operations import PRUNED, STAGES, Operations, bound, operations
 from accel.sparsity import Pattern
 

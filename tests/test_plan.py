@@ -20,7 +20,8 @@ from accel import presets, simulate
 from accel.config import AcceleratorConfig
 from accel.errors import NetworkError, RangeError
 from accel.graph.graph import Given, Graph, Node
-from accel.graph.network import Host, MatrixProduct, Network, Port, Sum, Tensor, Window
+from accel.graph.network import Host, MatrixProduct, Network, Port, Sum, Tensor
+from accel.graph.window import Window
 from accel.isa import Dataflow
 from accel.schedule import plan as plans
 from accel.schedule.gemm import Gemm, fronts, reduction, schedule

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from accel.errors import NetworkError, RangeError
-from accel.graph.network import Window
 from accel.graph.trainable import Add, BatchNorm, Convolution, Gelu, Relu, Trainable
+from accel.graph.window import Window
 from accel.sparsity import Pattern
 from accel.training import course, export, reference
 from accel.training.data import Data

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from accel import presets, simulate
-from accel.graph.network import MatrixProduct, Network, Port, Tensor, Window
+from accel.graph.network import MatrixProduct, Network, Port, Tensor
+from accel.graph.window import Window
 from accel.result import CAUSES, UNITS, LayerResult
 from accel.schedule.plan import Schedule
 from tests.random_network import random_network

@@ -21,7 +21,6 @@ from accel import presets
 from accel.config import AcceleratorConfig
 from accel.errors import ConfigError, NetworkError, RangeError
 from accel.graph.files import trainable
-from accel.graph.network import Window
 from accel.graph.trainable import (
     Add,
     AveragePool,
@@ -37,6 +36,7 @@ from accel.graph.trainable import (
     Softmax,
     Trainable,
 )
+from accel.graph.window import Window
 from accel.schedule.engines import ENGINES, account
 from accel.schedule.gemm import chunks, reduction
 from accel.schedule.operations import PRUNED, bound, operations

@@ -21,8 +21,8 @@ import pytest
 import accel
 from accel import presets
 from accel.errors import AccelError, NetworkError, RangeError, ToolError
-from accel.graph.network import Window
 from accel.graph.trainable import Convolution, Gelu, MaxPool, Relu, Trainable
+from accel.graph.window import Window
 from accel.sparsity import Pattern, prune
 from accel.training import checkpoint, course, export, reference, step
 from accel.training.data import Data, digits, order, read

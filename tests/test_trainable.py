@@ -18,7 +18,6 @@ from accel.errors import ConfigError, NetworkError
 from accel.graph.files import builtin, trainable
 from accel.graph.graph import Graph
 from accel.graph.named import BUILDERS, DEPTH, HEADS, PATCH, WIDTH, resnet18
-from accel.graph.network import Window
 from accel.graph.trainable import (
     COMPUTED,
     Add,
@@ -33,6 +32,7 @@ from accel.graph.trainable import (
     Relu,
     Trainable,
 )
+from accel.graph.window import Window
 from accel.training import reference
 from accel.verification.compare import run_onnxruntime
 from reports.networks import zoo

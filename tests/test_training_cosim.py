@@ -9,8 +9,8 @@ import pytest
 
 from accel import presets
 from accel.errors import MismatchError
-from accel.graph.network import Window
 from accel.graph.trainable import Add, BatchNorm, Convolution, Relu, Trainable
+from accel.graph.window import Window
 from accel.sim import training
 from accel.sparsity import Pattern
 from accel.timing.sore import sore

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from accel.engine import simulate
 from accel.errors import RangeError
 from accel.formats import FixedFormat
-from accel.graph.network import AveragePool, Network, Port, Tensor, Window
+from accel.graph.network import AveragePool, Network, Port, Tensor
+from accel.graph.window import Window
 from accel.presets import load
 from accel.training import elementwise as ew
 

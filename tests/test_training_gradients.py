@@ -42,8 +42,8 @@ import pytest
 from numpy.typing import NDArray
 
 from accel.formats import FixedFormat
-from accel.graph.network import Window
 from accel.graph.trainable import Add, AveragePool, BatchNorm, Convolution, Layer, MaxPool, Relu
+from accel.graph.window import Window
 from accel.special.softmax import SoftmaxParameters, bound
 from accel.training import formats, reference, step
 from accel.training.reference import Choice, patches, unpatch

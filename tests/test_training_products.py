@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from accel import presets, sparsity
 from accel.config import AcceleratorConfig
-from accel.graph.network import Window
 from accel.graph.trainable import Convolution
+from accel.graph.window import Window
 from accel.sparsity import Pattern
 from accel.training import products
 from tests.naive_training import bias_wu, bp, chosen, clip, ff, power, wu

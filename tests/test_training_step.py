@@ -14,8 +14,8 @@ import pytest
 from accel import presets
 from accel.config import AcceleratorConfig
 from accel.errors import ConfigError, NetworkError, RangeError
-from accel.graph.network import Window
 from accel.graph.trainable import Gelu, Trainable
+from accel.graph.window import Window
 from accel.kernels.gemm import Weights, gemm
 from accel.kernels.patches import Patches, Place
 from accel.kernels.requantise import Requantisation

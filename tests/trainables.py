@@ -6,8 +6,8 @@ import dataclasses
 
 import numpy as np
 
-from accel.graph.network import Window
 from accel.graph.trainable import Add, AveragePool, BatchNorm, Convolution, Layer, MaxPool, Relu, Trainable
+from accel.graph.window import Window
 
 SQUARE = Window(kernel=(3, 3), pads=(1, 1, 1, 1))
 STRIDED = dataclasses.replace(SQUARE, stride=(2, 2))

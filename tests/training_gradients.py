@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from accel.config import AcceleratorConfig
-from accel.graph.network import Window
-from accel.graph.trainable import Add, AveragePool, BatchNorm, Convolution, MaxPool, Relu, Trainable, image
+from accel.graph.trainable import Add, AveragePool, BatchNorm, Convolution, MaxPool, Relu, Trainable
+from accel.graph.window import Window, image
 from accel.sparsity import Pattern
 from accel.training import step
 from accel.training.recipe import Recipe

@@ -24,10 +24,11 @@ from accel.graph import qonnx, qoperator
 from accel.graph.fold import bind, fold
 from accel.graph.graph import FLOATS, Graph, Node
 from accel.graph.named import BUILDERS
-from accel.graph.network import MatrixProduct, Network, Port, Tensor, Window
+from accel.graph.network import MatrixProduct, Network, Port, Tensor
 from accel.graph.read import naming, read, status
 from accel.graph.simplify import simplify
 from accel.graph.topology import Convolution, Gemm, Topology, load_topology
+from accel.graph.window import Window
 
 if TYPE_CHECKING:
     from accel.graph.trainable import Trainable

@@ -24,6 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 from accel.errors import NetworkError, RangeError
 from accel.formats import FixedFormat, Rounding
 from accel.graph.graph import Graph
+from accel.graph.window import Image, Window, image
 from accel.quant import dequantise, quantise
 from accel.sparsity import Pattern
 
@@ -103,10 +104,9 @@ class Tensor:
         return channels_last(len(self.shape)) if self.order is None else self.order
 
     @property
-    def image(self) -> tuple[int, int, int]:
+    def image(self) -> Image:
         """The shape as (height, width, channels): missing axes are 1, axes in front of three are rows too."""
-        height, width = (prod(self.shape[:-2]), self.shape[-2]) if len(self.shape) > 3 else (*self.shape[:-1], 1, 1)[:2]
-        return height, width, self.shape[-1]
+        return image(self.shape)
 
     @property
     def onnx_shape(self) -> tuple[int, ...]:
@@ -167,37 +167,6 @@ class Tensor:
     def dequantise(self, values: NDArray[np.int64]) -> NDArray[np.float64]:
         """Real values of our integers, shape (batch, *shape), in ONNX's order."""
         return dequantise(self.to_onnx(values), np.array(self.scale), self.zero_point + self.offset)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Window:
-    """A window that slides over (height, width).
-
-    Parameters
-    ----------
-    kernel, stride, dilation : tuple of int
-        Of height and width, each 1 or more.
-    pads : tuple of int
-        Rows and columns added at (top, left, bottom, right), each 0 or more.
-    """
-
-    kernel: tuple[int, int] = (1, 1)
-    stride: tuple[int, int] = (1, 1)
-    dilation: tuple[int, int] = (1, 1)
-    pads: tuple[int, int, int, int] = (0, 0, 0, 0)
-
-    @property
-    def taps(self) -> int:
-        """Positions inside the window."""
-        return prod(self.kernel)
-
-    def positions(self, height: int, width: int) -> tuple[int, int]:
-        """Places of the window on an input of this size, per axis: ``floor((size + pads - dilation*(kernel-1) - 1) / stride) + 1``."""
-        top, left, bottom, right = self.pads
-        spans = (height + top + bottom, width + left + right)
-        each = zip(spans, self.kernel, self.stride, self.dilation, strict=True)
-        rows, columns = ((span - dilation * (kernel - 1) - 1) // stride + 1 for span, kernel, stride, dilation in each)
-        return rows, columns
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True, kw_only=True, eq=False)

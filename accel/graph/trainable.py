@@ -7,24 +7,14 @@ counting operations and cycles takes. Layers of the second half of this file are
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
 
 from accel.errors import NetworkError
-from accel.graph.network import Window
-
-Image = tuple[int, int, int]
-"""Height, width and channels."""
-
-
-def image(shape: Sequence[int]) -> Image:
-    """See a stored shape as (height, width, channels): missing axes are 1, axes in front of three are rows too."""
-    height, width = (prod(shape[:-2]), shape[-2]) if len(shape) > 3 else (*shape[:-1], 1, 1)[:2]
-    return height, width, shape[-1]
+from accel.graph.window import Image, Window, image
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -21,7 +21,7 @@ from accel.graph import movement
 from accel.graph.builder import image_order, whole
 from accel.graph.graph import FLOATS, Array, Graph, Node
 from accel.graph.movement import Index
-from accel.graph.network import Window, inverse
+from accel.graph.network import inverse
 from accel.graph.operators.convolution import groups_of
 from accel.graph.operators.pooling import pool_window
 from accel.graph.operators.registry import Attributed
@@ -43,8 +43,8 @@ from accel.graph.trainable import (
     Relu,
     Softmax,
     Trainable,
-    image,
 )
+from accel.graph.window import Window, image
 
 WINDOWS = ("Conv", "MaxPool", "AveragePool", "GlobalMaxPool", "GlobalAveragePool", "BatchNormalization")
 Floats = NDArray[np.float32]

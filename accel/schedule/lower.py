@@ -43,8 +43,8 @@ from accel.graph.network import (
     Sum,
     Tensor,
     TransposedConvolution,
-    Window,
 )
+from accel.graph.window import Window
 from accel.isa import COEFFICIENT_BITS, Post, Reduce, Source, Vector
 from accel.kernels import requantise
 from accel.kernels.gemm import Weights

@@ -26,7 +26,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from accel.graph.network import Window
+from accel.graph.window import Window
 from accel.jit import kernel
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from accel import quant
 from accel.errors import RangeError
 from accel.formats import FixedFormat
-from accel.graph.network import Window
+from accel.graph.window import Window
 from accel.jit import kernel
 from accel.kernels.threads import threads
 from accel.special.integers import WIDEST, Integers

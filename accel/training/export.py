@@ -17,8 +17,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from accel.config import AcceleratorConfig
 from accel.errors import NetworkError
-from accel.graph.network import Window
 from accel.graph.trainable import Add, AveragePool, BatchNorm, Convolution, Layer, MaxPool, Relu, Trainable
+from accel.graph.window import Window
 from accel.special import batch_norm
 from accel.training.formats import plan, settle
 from accel.training.recipe import Recipe

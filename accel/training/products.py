@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from accel import sparsity
 from accel.config import AcceleratorConfig
 from accel.formats import Rounding
-from accel.graph.network import Window
 from accel.graph.trainable import Convolution
+from accel.graph.window import Window
 from accel.isa import SHIFT_BITS
 from accel.jit import kernel
 from accel.kernels.gemm import Weights, gemm

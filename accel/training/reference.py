@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from accel.errors import NetworkError, RangeError
-from accel.graph.network import Window
-from accel.graph.trainable import COMPUTED, Add, AveragePool, BatchNorm, Convolution, Layer, MaxPool, Relu, Trainable, image
+from accel.graph.trainable import COMPUTED, Add, AveragePool, BatchNorm, Convolution, Layer, MaxPool, Relu, Trainable
+from accel.graph.window import Window, image
 from accel.sparsity import Pattern, mask
 from accel.training.course import Epoch, batches, check, pruned, rate
 from accel.training.data import Data

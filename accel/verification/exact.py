@@ -42,8 +42,8 @@ from accel.graph.network import (
     Sum,
     Tensor,
     TransposedConvolution,
-    Window,
 )
+from accel.graph.window import Window
 from accel.isa import COEFFICIENT_BITS
 from accel.special import divide, layer_norm, multiply, softmax
 from accel.special.integers import nearest, worst_rounding

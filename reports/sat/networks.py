@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from accel.errors import ToolError
 from accel.graph import files
-from accel.graph.network import Window
 from accel.graph.trainable import Add, AveragePool, BatchNorm, Convolution, Layer, MaxPool, Relu, Trainable
+from accel.graph.window import Window
 from accel.training.data import Data, read
 
 SHARE = 1000  # images of MNIST held out, a hundred of each digit: our choice

@@ -8,10 +8,11 @@ import numpy as np
 
 from accel.errors import NetworkError
 from accel.graph.builder import Draft, Value, image_order
-from accel.graph.network import Operator, Tensor, TransposedConvolution, Window
+from accel.graph.network import Operator, Tensor, TransposedConvolution
 from accel.graph.operators.products import MERGES, Weights, bias, merged, product, weights, zero_point
 from accel.graph.operators.registry import Attributed, Site, imports
 from accel.graph.operators.windows import image, pads, pair, steps, window
+from accel.graph.window import Window
 
 
 @imports("Conv")

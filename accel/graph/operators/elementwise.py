@@ -17,8 +17,9 @@ from accel.errors import NetworkError, RangeError
 from accel.formats import Rounding
 from accel.graph import movement
 from accel.graph.builder import Activation, Constant, Draft, Form, Reals, Takes, Value, broadcast, sample
-from accel.graph.network import Divide, Lookup, MatrixProduct, Multiply, Operator, Sum, Tensor, Window
+from accel.graph.network import Divide, Lookup, MatrixProduct, Multiply, Operator, Sum, Tensor
 from accel.graph.operators.registry import OnHost, Site, imports
+from accel.graph.window import Window
 from accel.special import lookup
 from accel.special.integers import WIDEST
 from accel.special.lookup import Pointwise

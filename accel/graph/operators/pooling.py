@@ -7,9 +7,10 @@ from typing import Any
 
 from accel.errors import NetworkError
 from accel.graph.builder import Activation, Draft, Form, Quantiser, Value, image_order
-from accel.graph.network import AveragePool, MaxPool, Operator, Tensor, Window
+from accel.graph.network import AveragePool, MaxPool, Operator, Tensor
 from accel.graph.operators.registry import Attributed, Site, imports
 from accel.graph.operators.windows import image, pads, window
+from accel.graph.window import Window
 
 
 @imports("MaxPool")

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from accel.errors import NetworkError
 from accel.graph import movement
 from accel.graph.builder import Activation, Constant, Draft, Reals, Takes, Value, broadcast, whole
-from accel.graph.network import DynamicProduct, MatrixProduct, Operator, Tensor, Window
+from accel.graph.network import DynamicProduct, MatrixProduct, Operator, Tensor
 from accel.graph.operators.elementwise import shifted
 from accel.graph.operators.registry import OnHost, Site, imports
+from accel.graph.window import Window
 
 MERGES = Takes.ADDEND | Takes.CHANNELS | Takes.SIGN
 

@@ -11,9 +11,10 @@ import numpy as np
 from accel.errors import NetworkError
 from accel.graph import movement
 from accel.graph.builder import WHOLE, Activation, Draft, Form, Quantiser, Reals, Takes, Value, sample
-from accel.graph.network import ArgMax, AveragePool, LayerNorm, MaxPool, Operator, Softmax, Tensor, Window
+from accel.graph.network import ArgMax, AveragePool, LayerNorm, MaxPool, Operator, Softmax, Tensor
 from accel.graph.operators.elementwise import identity, scaled
 from accel.graph.operators.registry import OnHost, Site, imports
+from accel.graph.window import Window
 
 WIDEST = 16  # bits of what the fixed-point models take
 

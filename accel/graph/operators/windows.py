@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from accel.errors import NetworkError
 from accel.graph.builder import image_order, sample
-from accel.graph.network import Tensor, Window
+from accel.graph.network import Tensor
 from accel.graph.operators.registry import Attributed, OnHost, Site
+from accel.graph.window import Window
 
 
 def image(site: Site, index: int, *, real: bool = True) -> tuple[Tensor, int]:
