@@ -7,7 +7,6 @@ import dataclasses
 import io
 import json
 import re
-import time
 from collections.abc import Iterator
 from fractions import Fraction
 from functools import cache
@@ -101,17 +100,6 @@ def test_speed_up_is_close_to_what_multiplications_allow(name):
 def test_mean_speed_up():
     """The paper has 1.75x; with the three optimisations it is 1.90x or more."""
     assert mean(result(name, algorithm="dense").cycles / result(name).cycles for name in NETWORKS) >= 1.90
-
-
-def test_resnet50_takes_a_fifth_of_a_second():
-    network = trainable("resnet50")
-    step(network, SAT, batch=64)
-    took = []
-    for _ in range(5):
-        start = time.process_time()
-        told(step(network, SAT, batch=64))
-        took.append(time.process_time() - start)
-    assert min(took) <= 0.2
 
 
 # Multiplications.
