@@ -211,6 +211,7 @@ def test_npy_input(capsys, model, inputs, tmp_path):
         (["cosim", "--network", "digits-cnn", "--steps", "3"], r"steps must be given with --train, not alone \(3\)"),
         (["cosim", "--network", "digits-cnn", "--algorithm", "bdwp"], r"algorithm must be given with --train, not alone \('bdwp'\)"),
         (["cosim", "--network", "digits-cnn", "--train", "--tiles"], "tiles must be given without --train, not with it"),
+        (["cosim", "--network", "digits-cnn", "--train", "--bits", "16"], "bits must be given without --train, not with it"),
         (["cosim", "--network", "digits-cnn", "--train", "--batch", "0"], "batch must be 1 or more, not 0"),
         (
             ["cosim", "--network", "digits-cnn", "--train", "--pattern", "2:8"],

@@ -35,7 +35,11 @@ def add(commands: Any) -> None:
     parser.add_argument("blocks", metavar="BLOCK", nargs="*", help="names of `accel list blocks` (default: all)")
     source.add_network(parser, option=True)
     parser.add_argument("--tiles", action="store_true", help="of the network, a random tile of the schedule of every layer instead of all")
-    parser.add_argument("--pattern", metavar="N:M", help="of the network, prune eligible layers as `accel simulate --pattern` does")
+    parser.add_argument(
+        "--pattern",
+        metavar="N:M",
+        help="of the network, prune eligible layers as `accel simulate --pattern` does; of training, default 2:4",
+    )
     parser.add_argument(
         "--train", action="store_true", help="of the network, training steps: products in the core, updates in wuve, prunings in sore"
     )
@@ -72,8 +76,9 @@ def cosim(args: argparse.Namespace) -> None:
     for option in ("algorithm", "batch", "steps"):
         if (value := getattr(args, option)) is not None and not args.train:
             raise RangeError(f"{option} must be given with --train, not alone ({value!r})")
-    for option in ("tiles", "waves"):
-        if getattr(args, option) and args.train:
+    unused = [("tiles", False), ("waves", False), ("calibration", None), ("bits", 8), ("method", "minmax")]
+    for option, usual in unused:
+        if getattr(args, option) != usual and args.train:
             raise RangeError(f"{option} must be given without --train, not with it")
     for option in ("batch", "steps"):
         if (value := getattr(args, option)) is not None and value < 1:
@@ -169,7 +174,10 @@ def _training(args: argparse.Namespace) -> None:
         rows += [[name, "update", block, cycles // steps, 0] for name, cycles in each.items()]
     print(table(["layer or parameter", "stage", "block", "cycles of a step, scheduled and measured", "differences"], rows))
     words = sum(result.words for result in found.hardware.values())
-    print(f"\n{words:,} output rows compared; batch normalisation, pooling, sums and the loss have no RTL and were computed by the model")
+    print(
+        f"\n{network.name} on {config.name}, {recipe.algorithm} {pattern}, {steps} steps of {recipe.batch}: {words:,} output rows compared"
+    )
+    print("batch normalisation, pooling, sums and the loss have no RTL and were computed by the model")
 
 
 def _compared(operators: int, found: NetworkCosim | TileCosim) -> str:
