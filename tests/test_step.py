@@ -527,6 +527,15 @@ def test_other_mistakes_are_told():
         accel.simulate(network, SAT, batch=1 << 14, training=True)
 
 
+@pytest.mark.parametrize(
+    "layers", [(), (Relu(name="relu", inputs=("x",), output="y"),), (BatchNorm(name="norm", inputs=("x",), output="y"),)]
+)
+def test_a_network_without_weights_is_refused(layers):
+    network = Trainable(name="none", shapes={"x": (4,), "y": (4,)}, layers=layers, input="x", output=layers[-1].output if layers else "x")
+    with pytest.raises(NetworkError, match=r"^network must have a layer with weights to train, not none$"):
+        accel.simulate(network, SAT, training=True)
+
+
 def test_speed_up_without_waiting_is_that_of_multiplications():
     """Cycles of all products, of dense and pruned weights: their bound is the ratio of the multiplications."""
     sparse, dense = result("vgg19"), result("vgg19", algorithm="dense")

@@ -258,3 +258,19 @@ class Trainable:
         first = [layer.name for layer in self.convolutions if not layer.linear][:1]
         last = [layer.name for layer in self.convolutions if layer.linear][-1:]
         return frozenset(layer.name for layer in self.convolutions) - {*first, *last}
+
+
+def check_trained(network: Trainable) -> None:
+    """Refuse a network that has nothing to train.
+
+    Parameters
+    ----------
+    network : Trainable
+
+    Raises
+    ------
+    NetworkError
+        If no layer has weights.
+    """
+    if not network.convolutions:
+        raise NetworkError("network must have a layer with weights to train, not none")

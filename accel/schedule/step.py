@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from accel.config import AcceleratorConfig
 from accel.errors import RangeError
-from accel.graph.trainable import Trainable
+from accel.graph.trainable import Trainable, check_trained
 from accel.isa import ROW_BITS, STEP_BITS
 from accel.schedule.engines import Queue, Run, run
 from accel.schedule.operations import PRUNED
@@ -90,10 +90,11 @@ def step(
     Raises
     ------
     NetworkError
-        If a layer does not fit the array or the scratchpads. The message names it.
+        If no layer has weights; or if one does not fit the array or the scratchpads: the message names it.
     RangeError
         If another argument breaks its rule.
     """
+    check_trained(network)
     if type(batch) is not int or not 1 <= batch < 1 << ROW_BITS:
         raise RangeError(f"batch must be an int in [1, {(1 << ROW_BITS) - 1}], not {batch!r}")
     if algorithm not in PRUNED:
