@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 import accel
-from accel.errors import ConfigError, NetworkError
+from accel.errors import ConfigError, NetworkError, RangeError
 from accel.graph.files import builtin, trainable
 from accel.graph.graph import Graph
 from accel.graph.named import BUILDERS, DEPTH, HEADS, PATCH, WIDTH, resnet18
@@ -33,7 +33,8 @@ from accel.graph.trainable import (
     Trainable,
 )
 from accel.graph.window import Window
-from accel.training import reference
+from accel.training import reference, step
+from accel.training.data import read
 from accel.verification.compare import run_onnxruntime
 from reports.networks import zoo
 from tests.qdq import Model
@@ -100,7 +101,8 @@ def evaluate(network: Trainable, samples: NDArray[Any]) -> Values:
 def stored(network: Trainable, samples: NDArray[Any]) -> Values:
     """Put samples in the order in which the network reads them."""
     shape = network.shapes[network.input]
-    moved = samples if samples.shape[1:] == shape else np.moveaxis(samples, 1, -1)
+    axes = network.axes or ((1, 2, 0) if len(shape) == 3 else range(len(shape)))
+    moved = samples.transpose(0, *(axis + 1 for axis in axes))
     assert moved.shape[1:] == shape
     return moved.astype(np.float64)
 
@@ -123,6 +125,39 @@ def saved(model: Model, path: Path) -> Path:
 
 def kinds(network: Trainable) -> dict[str, int]:
     return dict(Counter(type(layer).__name__ for layer in network.layers))
+
+
+# Samples.
+
+
+@pytest.mark.parametrize(("channels", "length"), [(3, 7), (6, 6), (7, 3)])
+def test_samples_of_sequences_are_read_as_onnx_has_them(channels, length, tmp_path):
+    """A sequence is stored (length, channels); where the two are equal, a sample is still (channels, length)."""
+    model = Model()
+    y = conv(model, model.input("n", channels, length), 4, channels, 3, pads=[1, 1])
+    model.output(dense(model, model.node("Flatten", model.node("Relu", y)), 4 * length))
+    path, x = saved(model, tmp_path), normal(5, channels, length)
+    network = trainable(path)
+    assert (network.axes, network.shapes["x"]) == ((1, 0), (length, channels))
+    data = read({"x": x, "y": [0] * 5, "x_test": x, "y_test": [0] * 5}, network)
+    np.testing.assert_array_equal(data.x, x.swapaxes(1, 2))
+    agree(network, path, x)
+    if channels != length:
+        moved = {"x": x.swapaxes(1, 2), "y": [0] * 5, "x_test": x, "y_test": [0] * 5}
+        assert read(moved, network).digest == data.digest
+        np.testing.assert_array_equal(step.stored(network, x), data.x)
+    with pytest.raises(RangeError, match=rf"^data: x must be of shape \(samples, {channels}, {length}\) for net, not \(5, 2, 2\)$"):
+        read({"x": x[:, :2, :2], "y": [0] * 5}, network)
+
+
+def test_samples_of_images_that_are_channels_last_in_the_file(tmp_path):
+    """A file that begins with a Transpose takes its images channels last, where all extents are equal, too."""
+    model = Model()
+    y = conv(model, model.node("Transpose", model.input("n", 3, 3, 3), perm=[0, 3, 1, 2]), 4, 3, 3, 3)
+    model.output(dense(model, model.node("Flatten", y), 4))
+    x = normal(5, 3, 3, 3)
+    network = trainable(saved(model, tmp_path))
+    np.testing.assert_array_equal(read({"x": x, "y": [0] * 5, "x_test": x, "y_test": [0] * 5}, network).x, x)
 
 
 # Named networks.

@@ -213,6 +213,8 @@ class Trainable:
     layers : tuple of Layer
     input, output : str
         The samples; the logits, one per class.
+    axes : tuple of int, optional
+        ONNX's axis of each stored axis of a sample; without it an image is (channels, height, width) in ONNX, anything else as stored.
 
     Raises
     ------
@@ -225,6 +227,7 @@ class Trainable:
     layers: tuple[Layer, ...]
     input: str
     output: str
+    axes: tuple[int, ...] | None = None
 
     def __repr__(self) -> str:
         return f"<Trainable {self.name!r}: {len(self.layers)} layers, {len(self.shapes)} tensors>"

@@ -158,6 +158,7 @@ class _Importer:
     values: dict[str, Seen] = field(init=False, default_factory=dict)
     names: set[str] = field(init=False, default_factory=set)
     scaled: list[Node] = field(init=False, default_factory=list)  # nodes that only scale
+    axes: tuple[int, ...] | None = field(init=False, default=None)  # of the samples, where they are not as most are
     readers: Counter[str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -304,11 +305,11 @@ class _Importer:
         sample = shape[1:] if len(shape) > 1 and shape[0] == 1 else shape
         readers = [node for node in self.graph.nodes if name in node.inputs]
         if len(shape) == 4 and all(node.kind == "Transpose" and node.attributes.get("perm") == [0, 3, 1, 2] for node in readers):
-            self.shapes[name] = sample
+            self.shapes[name], self.axes = sample, tuple(range(len(sample)))
             self.values[name] = Seen(name, shape, movement.places(shape))
             return
         if len(sample) == 2 and any(node.kind in WINDOWS and node.inputs[0] == name for node in readers):
-            self.shapes[name] = sample[::-1]
+            self.shapes[name], self.axes = sample[::-1], (1, 0)
             self.values[name] = Seen(name, shape, movement.places(sample[::-1]).T[None])
             return
         order = _order(sample)
@@ -325,7 +326,7 @@ class _Importer:
             raise NetworkError(f"{self.scaled[0]} must stand beside a product of activations, not scale what is trained")
         used = {given, *(layer.output for layer in self.layers)}
         shapes = {name: shape for name, shape in self.shapes.items() if name in used}
-        return Trainable(name=self.graph.name, shapes=shapes, layers=tuple(self.layers), input=given, output=output)
+        return Trainable(name=self.graph.name, shapes=shapes, layers=tuple(self.layers), input=given, output=output, axes=self.axes)
 
 
 def _order(shape: tuple[int, ...]) -> tuple[int, ...]:

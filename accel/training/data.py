@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from accel.errors import RangeError, ToolError
 from accel.files import is_device
-from accel.graph.network import channels_first, channels_last
+from accel.graph.network import batched, channels_last, inverse
 from accel.graph.trainable import Trainable
 
 DIGITS = "digits"
@@ -75,8 +75,8 @@ def read(source: Any, network: Trainable, seed: int = 0) -> Data:
     ----------
     source : str, path, mapping of str to array_like, or Data
         ``"digits"``; an .npz file, or arrays, called ``x`` (n, ...) and ``y`` (n,), maybe ``x_test`` and ``y_test``. Samples have the shape
-        of the network's input as ONNX has it (channels first), or as it is stored (channels last); an image of one channel may lack that
-        axis.
+        of the network's input as ONNX has it, or, where that differs, as it is stored (channels last); an image of one channel may lack
+        that axis.
     network : Trainable
     seed : int
         Of the choice of a fifth that is held out where there are no test samples.
@@ -195,10 +195,10 @@ def _numbers(name: str, given: ArrayLike, *, labels: bool) -> NDArray[Any]:
 def _stored(name: str, values: NDArray[Any], network: Trainable, already: bool) -> NDArray[Any]:
     """Bring samples from ONNX's order of axes to the stored one, unless they are in it already."""
     stored = network.shapes[network.input]
-    axes = channels_last(len(stored))
-    given = tuple(stored[axis] for axis in channels_first(len(stored)))
+    axes = network.axes or channels_last(len(stored))
+    given = tuple(stored[axis] for axis in inverse(axes))
     if values.shape[1:] == given and not already:
-        return values.transpose(0, *(axis + 1 for axis in axes))
+        return batched(values, axes)
     if values.shape[1:] == stored or (len(stored) == 3 and stored[2] == 1 and values.shape[1:] == stored[:2]):
         return values.reshape(-1, *stored)
     raise RangeError(f"{name} must be of shape (samples, {', '.join(map(str, given))}) for {network.name}, not {values.shape}")

@@ -17,7 +17,7 @@ from accel.errors import RangeError
 from accel.formats import FixedFormat, Overflow, Rounding
 from accel.golden import wuve
 from accel.golden.arithmetic import MAX_SHIFT, overflow, round_shift
-from accel.graph.network import batched, channels_first, channels_last
+from accel.graph.network import batched, channels_last, inverse
 from accel.graph.trainable import Add, AveragePool, BatchNorm, Convolution, Layer, MaxPool, Relu, Trainable
 from accel.kernels.requantise import Integers, narrowest
 from accel.lfsr import seeds
@@ -187,11 +187,12 @@ def stored(network: Trainable, samples: NDArray[Any]) -> NDArray[Any]:
     shape = network.shapes[network.input]
     if samples.shape[1:] == shape:
         return samples
-    given = tuple(shape[axis] for axis in channels_first(len(shape)))
+    axes = network.axes or channels_last(len(shape))
+    given = tuple(shape[axis] for axis in inverse(axes))
     if samples.shape[1:] != given:
         either = " or ".join(f"(samples, {str(each)[1:]}" for each in dict.fromkeys((shape, given)))
         raise RangeError(f"samples must be of shape {either}, not {samples.shape}")
-    return np.ascontiguousarray(batched(samples, channels_last(len(shape))))
+    return np.ascontiguousarray(batched(samples, axes))
 
 
 def quantise(network: Trainable, state: State, samples: NDArray[np.floating[Any]]) -> Integers:
