@@ -28,6 +28,7 @@ from accel.training import checkpoint, course, export, reference, step
 from accel.training.data import Data, digits, order, read
 from accel.training.recipe import Recipe
 from accel.verification.compare import run_onnxruntime
+from tests.qdq import Model
 from tests.trainables import network
 
 CLASSES = 5
@@ -85,12 +86,13 @@ class TestData:
     def test_integers_are_scaled(self):
         """By the largest magnitude of the training samples, test samples alike; floats stay, zeros too."""
         x = np.zeros((5, 3, 8, 9), np.int16)
-        given = {"x": x, "y": np.zeros(5, np.uint8), "x_test": x[:1] + 8, "y_test": [4]}
+        given: dict[str, Any] = {"x": x, "y": np.zeros(5, np.uint8), "x_test": x[:1] + 8, "y_test": [4]}
         assert read(given, network()).x_test.max() == 8
         x[0, 0, 0, 0] = -16
         found = read(given, network())
         assert (found.x.min(), found.x_test.max()) == (-1, 0.5)
-        assert read({**given, "x": x.astype(np.float64)}, network()).x.min() == -16
+        floats = {part: given[part].astype(np.float64) for part in ("x", "x_test")}
+        assert read({**given, **floats}, network()).x.min() == -16
 
     @pytest.mark.golden
     def test_hostile_files(self, tmp_path):
@@ -113,6 +115,14 @@ class TestData:
         refused("DATA: y_test must be of 0 to 4, the classes of oracle, not -1..3", x=x, y=y, x_test=x, y_test=y - 1)
         refused("DATA: y must be integers, not float64", x=x, y=y + 0.5)
         refused("DATA: x must be integers or floats, not complex64", x=x * 1j, y=y)
+        refused(
+            "DATA: x_test must be of the kind of x (integers), not floats",
+            x=y[:, None].repeat(216, 1).reshape(x.shape),
+            y=y,
+            x_test=x,
+            y_test=y,
+        )
+        refused("DATA: x_test must be of the kind of x (floats), not integers", x=x, y=y, x_test=x > 0, y_test=y)
         refused("DATA: x must be finite, not infinite or NaN", x=np.where(x > 2, np.nan, x), y=y)
         refused("DATA: x must be of numbers that float32 holds, not beyond 3.40282e+38", x=x * np.float64(1e300), y=y)
         refused("DATA: x must be of one sample or more, not of shape (0, 3, 8, 9)", x=x[:0], y=y[:0])
@@ -253,8 +263,28 @@ class TestLoop:
         topology.write_text("Layer, M, N, K,\na, 4, 4, 4,\n")
         shapes_only = accel.load(topology)
         refused(NetworkError, "network must be known as floats to be trained, not by t, which is not", network=shapes_only)
+        pool = MaxPool(name="p", inputs=("x",), output="y", window=Window(kernel=(8, 9)))
+        bare = Trainable(name="t", shapes={"x": (8, 9, 3), "y": (3,)}, layers=(pool,), input="x", output="y")
+        refused(NetworkError, "network must have a layer with weights to train, not none", network=bare, data={**DATA, "y": DATA["y"] % 3})
+        with pytest.raises(NetworkError, match=r"^network must have a layer with weights to train, not none$"):
+            step.prepare(bare, presets.load("sat-vcu1525"), Recipe(), DATA["x"], DATA["y"] % 3)
         headless = dataclasses.replace(network(), layers=network().layers[:-1], output="last")
         refused(NetworkError, "output of oracle must be a row of logits, one per class, not of shape (3, 4, 12)", network=headless)
+
+
+def test_sequences(tmp_path):
+    """A network of one-dimensional convolutions learns, but is refused before the first step where it would have to be written."""
+    model = Model()
+    y = model.node("Conv", model.input("n", 2, 5), model.constant(np.ones((4, 2, 3), np.float32)), pads=[1, 1])
+    model.output(model.node("Gemm", model.node("Flatten", y), model.constant(np.ones((20, 2), np.float32))))
+    onnx.save(model.proto, tmp_path / "net.onnx")
+    labels = np.arange(40) % 2
+    x = np.random.default_rng(0).standard_normal((40, 2, 5)) + (2 * labels - 1)[:, None, None] * np.array([[2], [-2]])
+    options: dict[str, Any] = {"epochs": 3, "batch": 8, "algorithm": "dense"}
+    assert accel.train(tmp_path / "net.onnx", {"x": x, "y": labels}, **options).accuracy > 0.8
+    with pytest.raises(NetworkError, match=r"^x must be an image, rows or a vector to be exported, not channels of a sequence$"):
+        accel.train(tmp_path / "net.onnx", {"x": x, "y": labels}, **options, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 class Interrupted(Exception):

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from accel.errors import NetworkError, RangeError
-from accel.graph.trainable import Trainable
+from accel.graph.trainable import Trainable, check_trained
 from accel.training.data import ORDER, order
 from accel.training.recipe import Recipe
 
@@ -82,6 +82,7 @@ def check(network: Trainable, recipe: Recipe, epochs: int, samples: int) -> None
     """
     if type(epochs) is not int or not 1 <= epochs < 1 << 20:
         raise RangeError(f"epochs must be an int in [1, {(1 << 20) - 1}], not {epochs!r}")
+    check_trained(network)
     if recipe.batch > samples:
         raise RangeError(f"batch must be at most the {samples} training samples, not {recipe.batch}")
     pruned(network, recipe)

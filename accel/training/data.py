@@ -112,6 +112,9 @@ def read(source: Any, network: Trainable, seed: int = 0) -> Data:
             found[part] = _stored(f"{name}: {part}", found[part], network, isinstance(source, Data))
             _check_labels(f"{name}: {part.replace('x', 'y')}", found[part.replace("x", "y")], len(found[part]), network)
     x, y = found["x"], found["y"]
+    kinds = {part: "floats" if found[part].dtype.kind == "f" else "integers" for part in ("x", "x_test") if part in found}
+    if len(set(kinds.values())) > 1:  # both are divided by one number
+        raise RangeError(f"{name}: x_test must be of the kind of x ({kinds['x']}), not {kinds['x_test']}")
     if "x_test" not in found:
         if len(x) < HELD_OUT:
             raise RangeError(f"{name}: x must be of {HELD_OUT} samples or more, as a fifth is held out, not {len(x)}")

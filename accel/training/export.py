@@ -20,6 +20,7 @@ from accel.errors import NetworkError
 from accel.graph.trainable import Add, AveragePool, BatchNorm, Convolution, Layer, MaxPool, Relu, Trainable
 from accel.graph.window import Window
 from accel.special import batch_norm
+from accel.training import reference
 from accel.training.formats import plan, settle
 from accel.training.recipe import Recipe
 from accel.training.state import State, Tracked
@@ -88,6 +89,22 @@ def quantised(network: Trainable, config: AcceleratorConfig, recipe: Recipe, sta
     held = {name: replace(each) for name, each in state.formats.items()}
     settle(network, config, held)
     return write(network, values(state), running(state), _told(recipe, state), Forms(held, INTEGERS[config.act_bits]))
+
+
+def check(network: Trainable) -> None:
+    """Refuse a network that :func:`export` has no form for, before it is trained.
+
+    Parameters
+    ----------
+    network : Trainable
+        With its parameters, whose values do not matter.
+
+    Raises
+    ------
+    NetworkError
+        If something has no form in ONNX that is known here.
+    """
+    _Writer(network, reference.parameters(network), reference.statistics(network), None).run()
 
 
 def running(state: State) -> dict[str, Floats]:
@@ -180,6 +197,8 @@ class _Writer:
 
     def run(self) -> None:
         """Add every layer."""
+        if self.network.axes == (1, 0):
+            raise NetworkError(f"{self.network.input} must be an image, rows or a vector to be exported, not channels of a sequence")
         if self.forms:
             self.round(self.network.input, f"{self.network.input}/dequantised", self.network.input)
         for layer in self.network.layers:

@@ -261,6 +261,10 @@ def train(
     if not isinstance(config, AcceleratorConfig):
         config = AcceleratorConfig(**begun["config"]) if config is None and begun else presets.load(config or CONFIG)
     net = _network(network, example, shapes, recipe.seed, weights)
+    if folder is not None:
+        from accel.training import export
+
+        export.check(net)
     samples = read(data, net, recipe.seed)
     course.check(net, recipe, epochs, len(samples.x))
     settings = _settings(net, config, recipe, samples, epochs, weights)

@@ -18,7 +18,7 @@ from accel.formats import FixedFormat, Overflow, Rounding
 from accel.golden import wuve
 from accel.golden.arithmetic import MAX_SHIFT, overflow, round_shift
 from accel.graph.network import batched, channels_last, inverse
-from accel.graph.trainable import Add, AveragePool, BatchNorm, Convolution, Layer, MaxPool, Relu, Trainable
+from accel.graph.trainable import Add, AveragePool, BatchNorm, Convolution, Layer, MaxPool, Relu, Trainable, check_trained
 from accel.kernels.requantise import Integers, narrowest
 from accel.lfsr import seeds
 from accel.quant import quantise as to_integers
@@ -137,6 +137,7 @@ def prepare(network: Trainable, config: AcceleratorConfig, recipe: Recipe, sampl
     ConfigError, NetworkError, RangeError
         If an argument breaks its rule.
     """
+    check_trained(network)
     formats.check(config)
     formats.plan(network)
     pruned = course.pruned(network, recipe)
