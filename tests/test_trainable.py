@@ -160,6 +160,19 @@ def test_samples_of_images_that_are_channels_last_in_the_file(tmp_path):
     np.testing.assert_array_equal(read({"x": x, "y": [0] * 5, "x_test": x, "y_test": [0] * 5}, network).x, x)
 
 
+def test_shared_weights_are_told(tmp_path):
+    """One constant that several layers read is as many parameters."""
+    model = Model()
+    w = model.constant(normal(3, 3, 1, 1), name="w")
+    y = model.node("Conv", model.node("Conv", model.input("n", 3, 4, 4), w, name="a"), w, name="b")
+    model.output(dense(model, model.node("Flatten", y), 48))
+    path = saved(model, tmp_path)
+    with pytest.warns(UserWarning, match=r"^weights 'w' are shared by a, b: each is trained by itself$") as told:
+        network = trainable(path)
+    assert told[0].filename == __file__
+    assert len(network.convolutions) == 3
+
+
 # Named networks.
 
 

@@ -7,6 +7,7 @@ shape stays where it is until a layer needs it otherwise, and is moved then.
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -158,6 +159,7 @@ class _Importer:
     values: dict[str, Seen] = field(init=False, default_factory=dict)
     names: set[str] = field(init=False, default_factory=set)
     scaled: list[Node] = field(init=False, default_factory=list)  # nodes that only scale
+    weighted: dict[str, list[str]] = field(init=False, default_factory=dict)  # layers by the constant that their weights are
     axes: tuple[int, ...] | None = field(init=False, default=None)  # of the samples, where they are not as most are
     readers: Counter[str] = field(init=False)
 
@@ -180,6 +182,12 @@ class _Importer:
         array = self.constant(node, at, what)
         if array is None:
             raise NetworkError(f"{what} of {node} must be given, not left out")
+        return array
+
+    def weights(self, node: Node) -> Array:
+        """Second input, which is trained."""
+        array = self.given(node, 1, "weights")
+        self.weighted.setdefault(node.inputs[1], []).append(node.name)
         return array
 
     def vector(self, node: Node, at: int, what: str, size: int) -> Array | None:
@@ -324,6 +332,10 @@ class _Importer:
         self.shapes[output] = self.graph.shapes[wanted][1:]  # of an image of one place only its channels are left
         if self.scaled and all(isinstance(layer, COMPUTED) for layer in self.layers):
             raise NetworkError(f"{self.scaled[0]} must stand beside a product of activations, not scale what is trained")
+        for weights, nodes in self.weighted.items():
+            if len(nodes) > 1:
+                told = f"weights {weights!r} are shared by {', '.join(nodes)}: each is trained by itself"
+                warnings.warn(told, UserWarning, stacklevel=4)
         used = {given, *(layer.output for layer in self.layers)}
         shapes = {name: shape for name, shape in self.shapes.items() if name in used}
         return Trainable(name=self.graph.name, shapes=shapes, layers=tuple(self.layers), input=given, output=output, axes=self.axes)
@@ -344,7 +356,7 @@ def _floats(array: Array | None) -> Floats | None:
 
 def _convolution(importer: _Importer, node: Node) -> None:
     site, x = Attributed(node), importer.image(node)
-    weights = importer.given(node, 1, "weights")
+    weights = importer.weights(node)
     shape, axes = weights.values.shape, weights.values.ndim - 2
     if len(shape) != len(importer.seen(node).shape):
         raise NetworkError(f"weights of {node} must have {len(importer.seen(node).shape)} axes, not {len(shape)}")
@@ -509,7 +521,7 @@ def _same(importer: _Importer, node: Node) -> None:
 
 
 def _gemm(importer: _Importer, node: Node) -> None:
-    site, weights = Attributed(node), importer.given(node, 1, "weights")
+    site, weights = Attributed(node), importer.weights(node)
     if site.attribute("transA", 0):
         raise NetworkError(f"transA of {node} must be 0, not {site.attribute('transA', 0)}")
     values = weights.values if site.attribute("transB", 0) else weights.values.T
@@ -525,7 +537,7 @@ def _gemm(importer: _Importer, node: Node) -> None:
 
 def _matmul(importer: _Importer, node: Node) -> None:
     if node.inputs[1] in importer.graph.constants:
-        weights = importer.given(node, 1, "weights")
+        weights = importer.weights(node)
         if weights.values.ndim != 2:
             raise NetworkError(f"weights of {node} must have 2 axes, not {weights.values.ndim}")
         _linear(importer, node, replace(weights, values=weights.values.T), None)
