@@ -336,6 +336,27 @@ def test_optimisations_pay(name):
     assert result(name, off=("interleave", "scheduling"), stages=4).cycles > 2 * result(name, off=("scheduling",), stages=4).cycles
 
 
+@pytest.mark.parametrize(
+    ("name", "preset", "changes", "batch", "algorithm"),
+    [
+        ("resnet9", "tiny", {}, 3, "dense"),  # whose array takes half as long where cuts have all of the bandwidth
+        ("resnet9", "edge-int8", {"port": 4}, 8, "bdwp"),
+        ("digits-cnn", "sat-vcu1525", {}, 8, "bdwp"),
+        ("digits-cnn", "sat-vcu1525", {"dram_gbs": 0.003}, 8, "bdwp"),
+        ("digits-cnn", "tiny", {"dram_gbs": 0.1}, 2, "sdgp"),
+    ],
+)
+def test_scheduling_never_takes_longer(name, preset, changes, batch, algorithm):
+    """The step without it is one of those that are tried wherever the array waits or could compute for less."""
+    config = dataclasses.replace(presets.load(preset), **changes)
+    ways = [Switches(), Switches(scheduling=False)]
+    with_it, without = (
+        step(trainable(name), config, batch=batch, algorithm=algorithm, pattern=Pattern(2, 4), switches=switches) for switches in ways
+    )
+    assert with_it.times.total <= without.times.total
+    assert told(with_it).causes["busy"] == told(without).causes["busy"]
+
+
 def test_an_adder_that_nothing_fills_takes_a_pair_in_as_many_cycles():
     """Output stationary tiles are those of an adder of one stage, times its stages; weight stationary ones need no filling."""
     config = dataclasses.replace(SMALL, add_stages=3)

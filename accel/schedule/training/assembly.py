@@ -36,7 +36,7 @@ from accel.schedule import search as cuts
 from accel.schedule.engines import ENGINES
 from accel.schedule.search import Tiling, word
 from accel.schedule.training import products, updates, vectors
-from accel.schedule.training.products import Cut, Switches
+from accel.schedule.training.products import WAYS, Cut, Switches, Way
 from accel.schedule.training.queues import Piece
 from accel.schedule.training.updates import Update
 from accel.schedule.training.works import Lowering, Part
@@ -122,6 +122,7 @@ class Assembly:
     switches : Switches
     method : str
         See :func:`accel.schedule.search.search`.
+    way : Way
     picked : mapping of Place to Tiling
         Cuts of products that are not searched for.
     progress : callable, optional
@@ -131,6 +132,7 @@ class Assembly:
     low: Lowering
     switches: Switches
     method: str
+    way: Way = WAYS[0]
     picked: Mapping[Place, Tiling] = field(default_factory=dict)
     progress: Callable[[int, int, str], None] | None = None
     nodes: list[Node] = field(init=False, default_factory=list)
@@ -238,7 +240,7 @@ class Assembly:
         try:
             parts = self.low.parts(layer, stage)
             cut = [
-                products.cut(config, part, self.images, self.method, self.switches, self.picked.get((layer.name, stage, i)))
+                products.cut(config, part, self.images, self.method, self.switches, self.way, self.picked.get((layer.name, stage, i)))
                 for i, part in enumerate(parts)
             ]
         except RangeError as error:

@@ -14,11 +14,12 @@ from accel.config import AcceleratorConfig
 from accel.isa import Dataflow
 from accel.schedule import search as cuts
 from accel.schedule.gemm import chunks, reduction
-from accel.schedule.search import SEARCHES, Cost, Found, Kept, Tiles, Tiling, evaluate, held_elements, search, word
+from accel.schedule.search import SEARCHES, Found, Kept, Tiles, Tiling, evaluate, held_elements, search, word
 from accel.schedule.training.queues import Piece
 from accel.schedule.training.works import Part
 
 SHARE = 4  # our choice: cuts are found for this part of the bandwidth of DRAM, which the engines share
+SLOWEST: float = next(each for each in dataclasses.fields(AcceleratorConfig) if each.name == "dram_gbs").metadata["minimum"]
 
 
 class Grid(NamedTuple):
@@ -101,6 +102,25 @@ class Switches:
 ALL = Switches()
 
 
+class Way(NamedTuple):
+    """How the cuts of a step are chosen.
+
+    Parameters
+    ----------
+    share : int
+        Each product has the cut with the fewest cycles by itself with this part of the bandwidth of DRAM.
+    fixed : bool
+        Instead each has the cut, and the step the order, that it has without scheduling.
+    """
+
+    share: int = SHARE
+    fixed: bool = False
+
+
+FIXED = Way(1, True)
+WAYS = (Way(), Way(1), FIXED)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Cut:
     """Equal products, cut.
@@ -109,7 +129,10 @@ class Cut:
     ----------
     part : Part
     found : Found
-        The cut, and the best one of the other dataflow if one was looked for; what they cost by themselves, with all of DRAM's bandwidth.
+        The cut, and the best one of the other dataflow if one was looked for; what they cost by themselves, with the part of DRAM's
+        bandwidth that they are chosen for.
+    fewest : int
+        Cycles of the array in that of the two dataflows that takes it for fewer.
     tiles : Tiles
         Of which a pair takes one cycle of an output-stationary tile.
     where : Grid
@@ -119,6 +142,7 @@ class Cut:
 
     part: Part
     found: Found
+    fewest: int
     tiles: Tiles
     where: Grid
     hop: int = 1
@@ -135,36 +159,47 @@ def kept(part: Part) -> Kept:
 
 
 class _Known(NamedTuple):
-    """Of a dataflow: the configuration whose cycles its tiles have, times `hop`; the best cut, and its cycles with shared bandwidth."""
+    """Of a dataflow: the configuration whose cycles its tiles have, times `hop`, and part of its bandwidth; and the best cut with that."""
 
     config: AcceleratorConfig
     hop: int
     found: Found
-    cycles: int
+
+    @property
+    def cycles(self) -> int:
+        """What the best cut takes by itself."""
+        return self.found.cost.time.total + (self.hop - 1) * self.found.cost.time.compute
 
 
-def _known(config: AcceleratorConfig, part: Part, method: str, switches: Switches, share: float) -> list[_Known]:
+def _known(config: AcceleratorConfig, part: Part, method: str, switches: Switches, share: int) -> list[_Known]:
     """Find the best cut of each dataflow that has one."""
     found = []
     for flow in Dataflow if switches.scheduling else (Dataflow.OS,):
         # An adder that nothing fills takes the sums of one result one behind the other, as one of a single stage would in as many cycles.
         hop = config.add_stages if flow is Dataflow.OS and not switches.interleave else 1
         own = dataclasses.replace(config, add_stages=1) if hop > 1 else config
-        shared = dataclasses.replace(own, dram_gbs=own.dram_gbs / share)
+        shared = dataclasses.replace(own, dram_gbs=max(own.dram_gbs / share, SLOWEST)) if share > 1 else own
         best = search(shared, part.work, kept(part), method if switches.scheduling else "fixed", flow)
         if best is not None:
-            found.append(_Known(own, hop, best, best.cost.time.total + (hop - 1) * best.cost.time.compute))
+            found.append(_Known(shared, hop, best))
     return found
 
 
 def options(config: AcceleratorConfig, part: Part, switches: Switches) -> tuple[Tiling, ...]:
-    """List cuts worth trying in a step: the best of each dataflow, by each method, alone and for a part of the bandwidth."""
+    """List cuts worth trying in a step: the best of each dataflow, by each method, with all and a part of the bandwidth; the fixed one."""
     told = [_known(config, part, method, switches, share) for method in SEARCHES for share in (1, SHARE)]
+    told.append(_known(config, part, "fixed", dataclasses.replace(switches, scheduling=False), 1))
     return tuple(dict.fromkeys(each.found.tiling for known in told for each in known))
 
 
 def cut(
-    config: AcceleratorConfig, part: Part, images: int, method: str, switches: Switches = ALL, tiling: Tiling | None = None
+    config: AcceleratorConfig,
+    part: Part,
+    images: int,
+    method: str,
+    switches: Switches = ALL,
+    way: Way = WAYS[0],
+    tiling: Tiling | None = None,
 ) -> Cut | None:
     """Search for a cut of equal products; None if none fits the scratchpads.
 
@@ -177,22 +212,26 @@ def cut(
     method : str
         See :func:`accel.schedule.search.search`.
     switches : Switches
+    way : Way
     tiling : Tiling, optional
         Take this one, of :func:`options`.
     """
-    known = sorted(_known(config, part, method, switches, SHARE), key=lambda each: each.cycles)
+    known = sorted(_known(config, part, method, switches, way.share), key=lambda each: each.cycles)
     if not known:
         return None
+    if way.fixed and tiling is None:
+        plain = _known(config, part, method, dataclasses.replace(switches, scheduling=False), way.share)
+        tiling = plain[0].found.tiling if plain else None
     best = known[0] if tiling is None else next(each for each in known if each.found.tiling.dataflow is tiling.dataflow)
     taken, others = tiling or best.found.tiling, [each for each in known if each is not best]
-
-    def alone(each: _Known, tiling: Tiling) -> Cost:
-        return evaluate(each.config, part.work, kept(part), tiling)
-
-    other = (others[0].found.tiling, alone(others[0], others[0].found.tiling)) if others else None
     return Cut(
         part,
-        Found(taken, alone(best, taken), other),
+        Found(
+            taken,
+            evaluate(best.config, part.work, kept(part), taken),
+            (others[0].found.tiling, others[0].found.cost) if others else None,
+        ),
+        min(each.hop * each.found.cost.time.compute for each in known),
         cuts.tiles(best.config, part.work, kept(part), taken),
         grid(best.config, part, taken, images),
         best.hop,
