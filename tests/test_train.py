@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import dataclasses
+import fcntl
 import io
 import json
 import random
@@ -252,6 +253,12 @@ class TestLoop:
         refused(NetworkError, "dense must be of layers with weights, stem, strided, wide, linear, not 'conv'", dense=["conv"])
         refused(RangeError, "out must be left out with resume, or be the same folder, not 'a'", out="a", resume="b")
         refused(RangeError, "resume must be a folder with a checkpoint, not 'none'", resume="none")
+        refused(RangeError, "out must be the path of a folder, not 5", out=5)
+        refused(RangeError, "resume must be the path of a folder, not 5", resume=5)
+        refused(RangeError, "shapes must be sizes by the name of an input, not [1]", shapes=[1])
+        refused(RangeError, "dense must be a list of layers, not 'stem'", dense="stem")
+        refused(RangeError, "progress must be callable, not 5", progress=5)
+        refused(RangeError, "report must be callable, not 5", report=5)
         (tmp_path / "file").touch()
         told = f"output must be a folder that can be written, not '{tmp_path / 'file'}' (File exists)"
         refused(RangeError, told, out=tmp_path / "file")
@@ -360,10 +367,11 @@ class TestResume:
             ("batch", 16, "8, not 16"), ("rate", 0.5, "0.02, not 0.5"), ("schedule", "constant", "'cosine', not 'constant'"),
             ("momentum", 0.5, "0.9, not 0.5"), ("decay", 0.5, "0.0005, not 0.5"), ("sparse_decay", 0.5, "None, not 0.5"),
             ("refresh", 2, "1, not 2"), ("rounding", "stochastic", "'half_even', not 'stochastic'"),
-            ("dense", ["stem"], "None, not ['stem']"),
+            ("dense", ["stem"], "None, not ['stem']"), ("seed", 7, "0, not 7"),
         ):  # fmt: skip
             refused(f"{name} {where} {begun}", **{name: other})
         refused(f"config name {where} 'sat-vcu1525', not 'tiny'", config="tiny")
+        refused(f"weights {where} 'drawn', not 'file'", net=reference.draw(network(), 3), weights="file")
         moved = {**DATA, "x": DATA["x"] + 1}
         refused(f"data {where} the same as 'data' that it was begun with, not another, 'data'", data=moved)
         headed = dataclasses.replace(network(), name="headed")
@@ -373,6 +381,44 @@ class TestResume:
         told = f"out must be a folder without checkpoints, not '{folder}': go on with resume, or name another"
         with pytest.raises(RangeError, match=f"^{re.escape(told)}$"):
             accel.train(network(), DATA, **QUICK, out=folder)
+
+    def test_one_run_in_a_folder(self, whole, tmp_path):
+        """A second one is refused while the first runs, also before its first checkpoint; what a killed one leaves keeps nobody out."""
+        told = f"^output must be a folder that no other run writes to, not '{re.escape(str(tmp_path))}'$"
+        refused = []
+
+        def report(done: course.Epoch) -> None:
+            with pytest.raises(RangeError, match=told):
+                accel.train(network(), DATA, resume=tmp_path)
+            refused.append(done.epoch)
+
+        (tmp_path / ".lock").write_bytes(b"")
+        with checkpoint.hold(tmp_path), pytest.raises(RangeError, match=told):
+            accel.train(network(), DATA, **QUICK, out=tmp_path)
+        (tmp_path / ".lock").write_bytes(b"")
+        accel.train(network(), DATA, **QUICK, out=tmp_path, report=report)
+        assert refused == [1, 2, 3]
+        assert files(tmp_path) == files(whole[1])
+
+    def test_a_lock_that_is_removed_is_none(self, tmp_path, monkeypatch):
+        """Who has opened the lock file of a run that then ends takes a new one."""
+        real, calls = fcntl.flock, []
+
+        def flock(*arguments: Any) -> None:
+            real(*arguments)
+            calls.append(arguments)
+            if len(calls) == 1:
+                (tmp_path / ".lock").unlink()
+            elif len(calls) == 2:
+                (tmp_path / "other").touch()
+                (tmp_path / "other").replace(tmp_path / ".lock")
+
+        monkeypatch.setattr(fcntl, "flock", flock)
+        with checkpoint.hold(tmp_path):
+            assert len(calls) == 3
+            with pytest.raises(RangeError), checkpoint.hold(tmp_path):
+                pass
+        assert files(tmp_path) == {}
 
     def test_foreign_state(self, tmp_path):
         """A state whose arrays do not fit the network is refused: kernels would read beyond them."""

@@ -20,11 +20,15 @@ The last two are kept. Nothing in a file is unpickled or executed.
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import hashlib
 import io
 import json
+import os
 import re
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +44,7 @@ from accel.training.state import Parameter, State, Tracked
 SCHEMA_VERSION = 1
 KEPT = 2  # our choice: checkpoints in a folder; if the last is damaged, the one before it is used
 NAME = re.compile(r"epoch-(\d{4,7})\.json")
+LOCK = ".lock"  # in the folder of a run, while it runs
 LIMIT = 1 << 28  # our choice: bytes of a .json file
 STORED = (np.int8, np.int16, np.int32, np.int64)  # integers are stored in the first of these that holds them
 TYPES = {np.dtype(kind).str: np.dtype(kind) for kind in (np.bool_, *STORED)}
@@ -111,6 +116,38 @@ def clean(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
+@contextmanager
+def hold(folder: Path) -> Iterator[None]:
+    """Keep other runs out of a folder meanwhile; the system lets go of it with the process, however that ends.
+
+    Raises
+    ------
+    RangeError
+        If another run has it, or it cannot be written.
+    """
+    path = folder / LOCK
+    while True:
+        try:
+            file = path.open("ab")
+        except OSError as error:
+            raise RangeError(f"output must be a folder that can be written, not {str(folder)!r} ({error.strerror})") from None
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise RangeError(f"output must be a folder that no other run writes to, not {str(folder)!r}") from None
+            try:
+                if not os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                    continue
+            except FileNotFoundError:  # removed by a run that ended just before
+                continue
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+            return
+
+
 def holds(folder: Path) -> bool:
     """Whether a folder has a checkpoint, whole or not."""
     return folder.is_dir() and bool(_epochs(folder))
@@ -142,7 +179,9 @@ def load(folder: Path, settings: dict[str, Any]) -> tuple[Checkpoint, tuple[str,
         If none is whole, it is of another version, or the run was begun with other settings.
     """
     found, told = _newest(folder)
-    for name in [*settings, *found.settings]:
+    names = list(dict.fromkeys([*settings, *found.settings]))
+    followed = [name for name in names if isinstance(found.settings.get(name), dict) and "digest" in found.settings[name]]
+    for name in [name for name in names if name not in followed] + followed:  # what is drawn and held out follows from the other settings
         asked, begun = settings.get(name), found.settings.get(name)
         if asked != begun:
             if isinstance(begun, dict) and isinstance(asked, dict) and "digest" in begun:

@@ -7,12 +7,13 @@ import dataclasses
 import hashlib
 import io
 import json
+import os
 import tempfile
 import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -243,6 +244,16 @@ def train(
         If an argument breaks its rule, a layer cannot be trained, the data do not fit the network, or a run that goes on was begun with
         other settings.
     """
+    for name, value, rule, fits in (
+        ("out", out, "the path of a folder", isinstance(out, str | os.PathLike)),
+        ("resume", resume, "the path of a folder", isinstance(resume, str | os.PathLike)),
+        ("dense", dense, "a list of layers", isinstance(dense, Sequence) and not isinstance(dense, str)),
+        ("shapes", shapes, "sizes by the name of an input", isinstance(shapes, Mapping)),
+        ("progress", progress, "callable", callable(progress)),
+        ("report", report, "callable", callable(report)),
+    ):
+        if value is not None and not fits:
+            raise RangeError(f"{name} must be {rule}, not {value!r}")
     if out is not None and resume is not None and Path(out) != Path(resume):
         raise RangeError(f"out must be left out with resume, or be the same folder, not {str(out)!r}")
     folder = Path(resume) if resume is not None else Path(out) if out is not None else None
@@ -268,41 +279,66 @@ def train(
     samples = read(data, net, recipe.seed)
     course.check(net, recipe, epochs, len(samples.x))
     settings = _settings(net, config, recipe, samples, epochs, weights)
+    with nullcontext() if folder is None else _held(folder, resume is not None):
+        start = _start(net, config, recipe, samples, settings, folder, resume is not None)
+        began = time.perf_counter()
+        state, curves = start.state, list(start.curves)
+        x, x_test = (step.quantise(net, state, each) for each in (samples.x, samples.x_test))
+        for epoch in range(len(curves), epochs):
+            curves.append(_epoch(net, config, recipe, state, (x, samples.y, x_test, samples.y_test), epoch, epochs, progress))
+            if folder is not None:
+                checkpoint.save(folder, Checkpoint(settings=settings, curves=tuple(curves), state=state))
+            if report is not None:
+                report(curves[-1])
+        result = TrainingResult(
+            network=net, config=config, recipe=recipe, data=samples, epochs=epochs, weights=weights, curves=tuple(curves), state=state,
+            seconds=time.perf_counter() - began,
+        )  # fmt: skip
+        if folder is not None:
+            result.save(folder)
+    return result
 
-    if resume is not None and folder is not None:
+
+def _held(folder: Path, resumed: bool) -> AbstractContextManager[None]:
+    """Keep other runs out of a folder, which is made if need be."""
+    if not resumed:
+        _vacant(folder)
+        _make(folder)
+    return checkpoint.hold(folder)
+
+
+def _vacant(folder: Path) -> None:
+    """Refuse a folder of another run."""
+    if checkpoint.holds(folder):
+        raise RangeError(f"out must be a folder without checkpoints, not {str(folder)!r}: go on with resume, or name another")
+
+
+def _start(
+    network: Trainable,
+    config: AcceleratorConfig,
+    recipe: Recipe,
+    data: Data,
+    settings: dict[str, Any],
+    folder: Path | None,
+    resumed: bool,
+) -> Checkpoint:
+    """Begin a run, or go on with one."""
+    if resumed and folder is not None:
         start, told = checkpoint.load(folder, settings)
-        _check(net, start.state, folder)
+        _check(network, start.state, folder)
         for line in told:
-            warnings.warn(f"{folder}: {line}; the one before it is used", UserWarning, stacklevel=2)
+            warnings.warn(f"{folder}: {line}; the one before it is used", UserWarning, stacklevel=3)
         (folder / RESULT).unlink(missing_ok=True)
         checkpoint.clean(folder)
-    else:
-        if folder is not None and checkpoint.holds(folder):
-            raise RangeError(f"out must be a folder without checkpoints, not {str(folder)!r}: go on with resume, or name another")
-        if folder is not None:
-            _make(folder)
-            (folder / RESULT).unlink(missing_ok=True)
-        rows = next(course.batches(len(samples.x), recipe, 0))
-        state = step.prepare(net, config, recipe, samples.x[rows], samples.y[rows])
-        start = Checkpoint(settings=settings, curves=(), state=state)
-        if folder is not None:
-            checkpoint.save(folder, start)
-    began = time.perf_counter()
-    state, curves = start.state, list(start.curves)
-    x, x_test = (step.quantise(net, state, each) for each in (samples.x, samples.x_test))
-    for epoch in range(len(curves), epochs):
-        curves.append(_epoch(net, config, recipe, state, (x, samples.y, x_test, samples.y_test), epoch, epochs, progress))
-        if folder is not None:
-            checkpoint.save(folder, Checkpoint(settings=settings, curves=tuple(curves), state=state))
-        if report is not None:
-            report(curves[-1])
-    result = TrainingResult(
-        network=net, config=config, recipe=recipe, data=samples, epochs=epochs, weights=weights, curves=tuple(curves), state=state,
-        seconds=time.perf_counter() - began,
-    )  # fmt: skip
+        return start
     if folder is not None:
-        result.save(folder)
-    return result
+        _vacant(folder)
+        (folder / RESULT).unlink(missing_ok=True)
+    rows = next(course.batches(len(data.x), recipe, 0))
+    start = Checkpoint(settings=settings, curves=(), state=step.prepare(network, config, recipe, data.x[rows], data.y[rows]))
+    if folder is not None:
+        checkpoint.save(folder, start)
+    return start
 
 
 def _epoch(
