@@ -9,6 +9,7 @@ import re
 import signal
 
 import numpy as np
+import onnx
 import pytest
 from matplotlib import image
 
@@ -27,6 +28,7 @@ def folder(tmp_path_factory):
     net = reference.draw(network(), 0)
     (where / "net.onnx").write_bytes(export.write(net, reference.parameters(net), reference.statistics(net)))
     np.savez(where / "data.npz", x=DATA["x"], y=DATA["y"])
+    (where / "folder.png").mkdir()
     return where
 
 
@@ -53,7 +55,8 @@ def test_table_figure_and_files(capsys, here):
         r"^accel: epoch (\d): loss \d+\.\d{4}, training \d+\.\d\d%, held out \d+\.\d\d%, [\d,]+ saturated$", err, re.MULTILINE
     )
     assert lines == ["1", "2"]
-    assert "accel: the trained network is in run/model.onnx" in err
+    told = "accel: the trained network is in run/model.onnx (floats) and run/quantised.onnx (the integers of training)\n"
+    assert err.endswith(told)
     assert out.splitlines()[0].split() == ["epoch", "loss", "training", "%", "held", "out", "%", "saturated", "overflowed"]
     for told in (
         "net on sat-vcu1525: bdwp 2:4, 2 epochs of 8 steps of 8",
@@ -90,6 +93,31 @@ def test_options_reach_the_run(capsys, here):
     code, out, _ = run(capsys, *BASE, *QUICK[2:], "--algorithm", "dense", "--config", "sat-vcu1525-int8")
     assert "net on sat-vcu1525-int8: dense, 2 epochs" in out
     assert "pruned" not in out
+
+
+def test_what_is_left_out(capsys, here):
+    """Options without an effect, samples that fill no batch, nodes that training does without, a file that has no form: a line each."""
+    model = onnx.load(here / "net.onnx")
+    model.graph.node[-1].output[0] = "y"
+    model.graph.node.append(onnx.helper.make_node("Dropout", ["y"], ["dropped"], "drop"))
+    model.graph.node.append(onnx.helper.make_node("Softmax", ["dropped"], ["logits"], "prob"))
+    onnx.save(model, here / "long.onnx")
+    options = ["--epochs", "1", "--batch", "48", "--algorithm", "dense"]
+    idle = ["--pattern", "2:4", "--sparse-decay", "0.5"]
+    odd = ["--set", "act_bits=12", "--set", "weight_bits=12"]
+    code, out, err = run(capsys, "long.onnx", "--data", "data.npz", *options, *idle, *odd, "--out", "odd")
+    assert code == 0, err
+    assert "accel: --pattern and --sparse-decay are of no use with --algorithm dense, which prunes no weights\n" in err
+    reason = "quantised.onnx is left out: act_bits must be one of 8, 16 to be exported as integers, not 12"
+    assert f"accel: the trained network is in odd/model.onnx (floats); {reason}\n" in err
+    assert "dense, 1 epoch of 1 step of 48\n" in out
+    assert "\nleft out of the network: drop (Dropout), prob (Softmax)\n" in out
+    assert "\nleft out of each epoch: 16 of 64 samples, too few for a batch\n" in out
+    code, out, err = run(capsys, *BASE, *QUICK, "--algorithm", "sdgp", "--refresh", "2", "--dense", "stem", "strided", "wide", "linear")
+    assert code == 0, err
+    assert "accel: --refresh is of no use with --algorithm sdgp, which prunes no weights\n" in err
+    assert "\npruned: none\n" in out
+    assert "left out" not in out
 
 
 def test_interrupted(capsys, here, monkeypatch):
@@ -145,10 +173,13 @@ def test_damaged_checkpoint_is_told(capsys, here):
     ("arguments", "told"),
     [
         ([*BASE, "--plot", "a.svg"], "plot must be a file whose name ends in .png, not 'a.svg'"),
+        ([*BASE, "--plot", "data.npz/a.png"], "plot must be a file that can be written, not 'data.npz/a.png' (Not a directory)"),
+        ([*BASE, "--plot", "/proc/a.png"], "plot must be a file that can be written, not '/proc/a.png' (No such file or directory)"),
+        ([*BASE, "--plot", "folder.png"], "plot must be a file that can be written, not 'folder.png' (Is a directory)"),
         ([*BASE, "--out", "a", "--resume", "b"], "out must be left out with resume, or be the same folder, not 'a'"),
         ([*BASE, "--resume", "none"], "resume must be a folder with a checkpoint, not 'none'"),
         ([*BASE, "--algorithm", "adam"], "algorithm must be one of bdwp, sr-ste, sdgp, dense, not 'adam'"),
-        ([*BASE, "--pattern", "8:2"], "n must be an int in [1, 2], not 8"),
+        ([*BASE, "--pattern", "8:2"], "pattern must be N:M, 1 <= N <= M <= 32, such as 2:8, not '8:2'"),
         ([*BASE, "--batch", "0"], "batch must be an int in [1, 2147483647], not 0"),
         ([*BASE, "--shapes", "x"], "shapes must be NAME=D,D,... of sizes of 1 or more, not 'x'"),
         ([*BASE, "--config", "none"], "tiny or the path of a YAML file, not 'none'"),

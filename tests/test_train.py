@@ -249,7 +249,8 @@ class TestLoop:
         refused(RangeError, "batch must be at most the 64 training samples, not 65", batch=65)
         refused(RangeError, "epochs must be an int in [1, 1048575], not 0", epochs=0)
         refused(RangeError, "rate must be a number in [9.53674e-07, 16], not nan", rate=float("nan"))
-        refused(RangeError, "pattern must be N:M such as 2:8, not '2/8'", pattern="2/8")
+        for pattern in ("2/8", "8:2", "2:99"):
+            refused(RangeError, f"pattern must be N:M, 1 <= N <= M <= 32, such as 2:8, not {pattern!r}", pattern=pattern)
         refused(NetworkError, "dense must be of layers with weights, stem, strided, wide, linear, not 'conv'", dense=["conv"])
         refused(RangeError, "out must be left out with resume, or be the same folder, not 'a'", out="a", resume="b")
         refused(RangeError, "resume must be a folder with a checkpoint, not 'none'", resume="none")
@@ -259,6 +260,7 @@ class TestLoop:
         refused(RangeError, "dense must be a list of layers, not 'stem'", dense="stem")
         refused(RangeError, "progress must be callable, not 5", progress=5)
         refused(RangeError, "report must be callable, not 5", report=5)
+        refused(RangeError, "output must be a folder that can be written, not '\\x00' (embedded null byte)", out="\0")
         (tmp_path / "file").touch()
         told = f"output must be a folder that can be written, not '{tmp_path / 'file'}' (File exists)"
         refused(RangeError, told, out=tmp_path / "file")

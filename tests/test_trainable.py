@@ -407,7 +407,9 @@ def test_operators(build, tmp_path):
 def test_a_softmax_at_the_end_is_the_losss(kind, tmp_path):
     model = Model()
     model.output(model.node("Identity", model.node(kind, flat(model), axis=1)))
-    assert kinds(trainable(saved(model, tmp_path))) == {"Relu": 2, "Convolution": 2}
+    network = trainable(saved(model, tmp_path))
+    assert kinds(network) == {"Relu": 2, "Convolution": 2}
+    assert [told.partition(" ")[2] for told in network.dropped] == [f"({kind})"]
 
 
 @pytest.mark.parametrize(("opset", "outputs"), [(11, 5), (13, 5), (15, 3)])
@@ -418,7 +420,9 @@ def test_training_mode_is_read(opset, outputs, tmp_path):
     model.nodes[-1].output.extend([f"more{at}" for at in range(1, outputs)])
     y = model.node("Dropout", y, *([model.constant(np.float32(0.5)), model.constant(True)] if opset > 11 else []))
     model.output(model.node("Flatten", model.node("GlobalAveragePool", y)))
-    assert kinds(trainable(saved(model, tmp_path))) == {"Convolution": 1, "BatchNorm": 1, "AveragePool": 1}
+    network = trainable(saved(model, tmp_path))
+    assert kinds(network) == {"Convolution": 1, "BatchNorm": 1, "AveragePool": 1}
+    assert [told.partition(" ")[2] for told in network.dropped] == ["(Dropout)"]
 
 
 def test_spelled_operators_are_put_together(tmp_path):

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from errno import EISDIR
+from os import strerror
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from accel.cli import source
 from accel.cli.terminal import NAME, Progress, command, configuration, say, table, visible, write
 from accel.config import AcceleratorConfig
-from accel.errors import RangeError
+from accel.errors import NetworkError, RangeError
 
 if TYPE_CHECKING:  # the model is loaded when it is run: `accel --help` does without
     from accel.training.course import Epoch
@@ -82,12 +85,20 @@ def train(args: argparse.Namespace) -> None:
     """
     if args.plot and args.plot.suffix != ".png":
         raise RangeError(f"plot must be a file whose name ends in .png, not {str(args.plot)!r}")
+    if args.plot:
+        _check_writable(args.plot)
     if args.out and args.resume and args.out != args.resume:
         raise RangeError(f"out must be left out with resume, or be the same folder, not {str(args.out)!r}")
     folder = args.resume or args.out
     config = configuration(args, AcceleratorConfig, DEFAULT) if args.config or args.changes else None
     from accel.training.loop import train as run
+    from accel.training.recipe import IDLE
 
+    idle = [f"--{name.replace('_', '-')}" for name in IDLE.get(args.algorithm, ()) if getattr(args, name) is not None]
+    if idle:
+        say(
+            f"{' and '.join(idle)} {'is' if len(idle) == 1 else 'are'} of no use with --algorithm {args.algorithm}, which prunes no weights"
+        )
     what = visible(Path(args.network).stem if args.network.endswith(".onnx") else args.network, NAME)
     tell = Progress(f"train {what}")
     try:
@@ -111,8 +122,33 @@ def train(args: argparse.Namespace) -> None:
 
         write(args.plot, curves(result))
     if folder:
-        say(f"the trained network is in {folder / 'model.onnx'}")
+        say(_kept(result, folder))
     print(result.to_json() if args.json else summary(result), end="" if args.json else "\n")
+
+
+def _check_writable(plot: Path) -> None:
+    """Refuse a file that cannot be written, before the work whose result it is to hold; nothing is left there."""
+    try:
+        if plot.is_dir():
+            raise IsADirectoryError(EISDIR, strerror(EISDIR))
+        tempfile.TemporaryFile(dir=next(folder for folder in plot.parents if folder.exists())).close()
+    except (OSError, ValueError) as error:  # the latter for a null byte
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise RangeError(f"plot must be a file that can be written, not {str(plot)!r} ({reason})") from None
+
+
+def _kept(result: TrainingResult, folder: Path) -> str:
+    """Say where the trained network is."""
+    from accel.training.loop import MODEL, QUANTISED
+
+    told = f"the trained network is in {folder / MODEL} (floats)"
+    if (folder / QUANTISED).exists():
+        return f"{told} and {folder / QUANTISED} (the integers of training)"
+    try:
+        result.to_onnx(quantised=True)
+    except NetworkError as error:
+        return f"{told}; {QUANTISED} is left out: {error}"
+    return told
 
 
 @contextmanager
@@ -166,7 +202,9 @@ def summary(result: TrainingResult) -> str:
     recipe, names = result.recipe, [visible(name, NAME) for name in sorted(pruned(result.network, result.recipe))]
     how = recipe.algorithm if recipe.algorithm == "dense" else f"{recipe.algorithm} {recipe.pattern}"
     steps = len(result.data.x) // recipe.batch
-    where = f"{visible(result.network.name)} on {result.config.name}: {how}, {result.epochs} epochs of {steps} steps of {recipe.batch}"
+    course = f"{_count(result.epochs, 'epoch')} of {_count(steps, 'step')} of {recipe.batch}"
+    where = f"{visible(result.network.name)} on {result.config.name}: {how}, {course}"
+    over, dropped = len(result.data.x) % recipe.batch, [visible(name, NAME) for name in result.network.dropped]
     counts = [f"{visible(name, NAME)} {count:,}" for name, count in result.saturated.items()]
     sums = [f"{visible(name, NAME)} {count:,}" for name, count in result.overflowed.items()]
     return "\n".join(
@@ -174,12 +212,18 @@ def summary(result: TrainingResult) -> str:
             table(["epoch", "loss", "training %", "held out %", "saturated", "overflowed"], rows),
             "",
             where,
-            *([f"pruned: {_several(names)}"] if names else []),
+            *([f"pruned: {_several(names) or 'none'}"] if recipe.algorithm != "dense" else []),
+            *([f"left out of the network: {_several(dropped)}"] if dropped else []),
+            *([f"left out of each epoch: {over:,} of {_count(len(result.data.x), 'sample')}, too few for a batch"] if over else []),
             f"held out: {result.accuracy:.2%} of {len(result.data.x_test):,} samples of {visible(result.data.name)}",
             f"saturated elements: {_several(counts) or 'none'}",
             f"sums that left the accumulator: {_several(sums) or 'none'}",
         ]
     )
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _several(told: list[str]) -> str:

@@ -163,9 +163,11 @@ def trainable(
     told = Options(constants=constants, seed=seed, whole=whole, shapes=shapes)
     graph, file = _graph(source, example, told, trained=True)
     with naming(file) if file else nullcontext():
+        dropped = training.dropouts(graph)
         graph = fold(bind(training.evaluating(graph), constants, whole, shapes))
         graph = unquantised(qonnx.rewrite(qoperator.rewrite(replace(graph, name=graph.name.removesuffix(FLOAT), batch=1))))
-        return training.trainable(fold(fuse(fold(graph))))
+        network = training.trainable(fold(fuse(fold(graph))))
+        return replace(network, dropped=(*dropped, *network.dropped))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -215,6 +215,8 @@ class Trainable:
         The samples; the logits, one per class.
     axes : tuple of int, optional
         ONNX's axis of each stored axis of a sample; without it an image is (channels, height, width) in ONNX, anything else as stored.
+    dropped : tuple of str
+        Nodes of the file that training does without: Dropout, and a Softmax at the end, which the loss has.
 
     Raises
     ------
@@ -228,6 +230,7 @@ class Trainable:
     input: str
     output: str
     axes: tuple[int, ...] | None = None
+    dropped: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return f"<Trainable {self.name!r}: {len(self.layers)} layers, {len(self.shapes)} tensors>"

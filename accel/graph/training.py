@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any
@@ -75,7 +75,9 @@ def trainable(graph: Graph) -> Trainable:
     writers = {name: node for node in graph.nodes for name in node.outputs}
     (given,), (wanted,) = graph.inputs, graph.outputs
     last = writers.get(wanted)
+    dropped = []
     while last is not None and last.kind in ("Softmax", "LogSoftmax", "Identity") and not last.domain:
+        dropped += [last] if last.kind != "Identity" else []
         wanted = last.inputs[0]
         last = writers.get(wanted)
     if wanted in graph.constants or len(graph.shapes[wanted]) != 2 or graph.shapes[wanted][0] != 1:
@@ -86,7 +88,26 @@ def trainable(graph: Graph) -> Trainable:
         if node.domain or node.kind not in KINDS:
             raise NetworkError(f"{node} must be one of {', '.join(KINDS)}, not {node.kind}")
         KINDS[node.kind](importer, node)
-    return importer.finish(given, wanted)
+    return replace(importer.finish(given, wanted), dropped=_told(dropped))
+
+
+def dropouts(graph: Graph) -> tuple[str, ...]:
+    """Tell of the nodes that drop elements by chance, which training here does without.
+
+    Parameters
+    ----------
+    graph : Graph
+        As it is read.
+
+    Returns
+    -------
+    tuple of str
+    """
+    return _told(node for node in graph.nodes if node.domain == "" and node.kind == "Dropout")
+
+
+def _told(nodes: Iterable[Node]) -> tuple[str, ...]:
+    return tuple(f"{node.name} ({node.kind})" for node in nodes)
 
 
 def evaluating(graph: Graph) -> Graph:

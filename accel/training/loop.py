@@ -27,7 +27,7 @@ from accel.errors import NetworkError, RangeError
 from accel.files import write
 from accel.graph.network import Network
 from accel.graph.trainable import COMPUTED, Trainable
-from accel.sparsity import Pattern
+from accel.sparsity import MAX_M, Pattern
 from accel.training import checkpoint, course, reference, step
 from accel.training.checkpoint import Checkpoint
 from accel.training.course import Epoch
@@ -258,7 +258,7 @@ def train(
         raise RangeError(f"out must be left out with resume, or be the same folder, not {str(out)!r}")
     folder = Path(resume) if resume is not None else Path(out) if out is not None else None
     given: dict[str, Any] = {
-        "algorithm": algorithm, "pattern": Pattern.parse(pattern) if isinstance(pattern, str) else pattern,
+        "algorithm": algorithm, "pattern": _pattern(pattern) if isinstance(pattern, str) else pattern,
         "dense": None if dense is None else tuple(dense), "batch": batch, "rate": rate, "schedule": schedule, "momentum": momentum,
         "decay": decay, "sparse_decay": sparse_decay, "refresh": refresh, "rounding": rounding, "seed": seed,
     }  # fmt: skip
@@ -411,6 +411,14 @@ def _settings(network: Trainable, config: AcceleratorConfig, recipe: Recipe, dat
     }
 
 
+def _pattern(text: str) -> Pattern:
+    """Read ``"N:M"``."""
+    try:
+        return Pattern.parse(text)
+    except RangeError:
+        raise RangeError(f"pattern must be N:M, 1 <= N <= M <= {MAX_M}, such as 2:8, not {text!r}") from None
+
+
 def _begun(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Fields of the recipe that a run was begun with."""
     names = {field.name for field in dataclasses.fields(Recipe)}
@@ -451,5 +459,6 @@ def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise RangeError(f"output must be a folder that can be written, not {str(folder)!r} ({error.strerror})") from None
+    except (OSError, ValueError) as error:  # the latter for a null byte
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise RangeError(f"output must be a folder that can be written, not {str(folder)!r} ({reason})") from None

@@ -18,6 +18,8 @@ ALGORITHMS = ("bdwp", "sr-ste", "sdgp", "dense")
 - ``sdgp``: FF and WU dense, BP with the output gradient pruned along output channels, its L1 norm kept for each sample and channel.
 - ``dense``.
 """
+IDLE = {"dense": ("pattern", "dense", "sparse_decay", "refresh"), "sdgp": ("sparse_decay", "refresh")}
+"""Settings that an algorithm has no use for: without pruning, and without pruned weights."""
 ROUNDINGS = ("half_even", "stochastic")
 SPARSE_DECAY = 2e-4  # of SR-STE, as coded by its authors (A. Zhou et al., ICLR 2021)
 
