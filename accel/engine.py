@@ -118,7 +118,8 @@ def simulate(
         Samples taken at once, 1 or more; they multiply the rows m of every layer, and the products of two activations.
     pattern : Pattern or str, optional
         N:M that the eligible layers run at, pruned to it, all others being dense; ``"dense"`` runs every layer dense. Without it each layer
-        runs at the sparsest pattern its weights obey. In training: of what the algorithm prunes, 2:8 unless given.
+        runs at the sparsest pattern its weights obey. In training: of what the algorithm prunes, 2:8 unless given; ``"dense"`` is the
+        algorithm of that name.
     keep : bool
         Keep every tensor, not the outputs only.
     schedule : Schedule, str or Path, optional
@@ -149,6 +150,8 @@ def simulate(
     RangeError
         If another argument breaks its rule, or the schedule does.
     """
+    if not isinstance(training, bool):
+        raise RangeError(f"training must be True or False, not {training!r}")
     if training:
         given = {"inputs": inputs is not None, "keep": keep, "schedule": schedule is not None}
         return _step(network, config, batch, pattern, search, progress, algorithm, dense, optimisations, given)
@@ -215,12 +218,19 @@ def _step(
         if name not in OPTIMISATIONS:
             raise RangeError(f"optimisations must be of {', '.join(OPTIMISATIONS)}, not {name!r}")
     on = OPTIMISATIONS if optimisations is None else optimisations
+    asked = _pattern(pattern, config)
+    if pattern == "dense":
+        if algorithm not in (None, "dense"):
+            raise RangeError(f"algorithm must be dense or left out where pattern is dense, not {algorithm!r}")
+        algorithm, asked = "dense", None
+    elif algorithm == "dense" and asked is not None:
+        raise RangeError(f"pattern must be dense or left out where algorithm is dense, which prunes nothing, not {asked}")
     placed = step(
         network,
         config,
         batch=batch,
         algorithm=algorithm or "bdwp",
-        pattern=Pattern.parse(pattern) if isinstance(pattern, str) else pattern,
+        pattern=asked,
         dense=dense,
         switches=Switches(**{name: name in on for name in OPTIMISATIONS}),
         search=search,

@@ -56,6 +56,7 @@ UNITS = {
     "bound_cycles": "cycle",
     "alone_cycles": "cycle",
     "runner_up": "cycle",
+    "share": "bandwidth of DRAM / bandwidth that cuts are chosen for",
     "vector_cycles": "cycle",
     "update_cycles": "cycle",
     "utilisation": "busy PE slots / PE slots",
@@ -104,9 +105,10 @@ class StageResult:
     bound_cycles : int
         MACs executed by all processing elements at once [cycles].
     alone_cycles : int or None
-        What the cut would take by itself with all of DRAM's bandwidth [cycles].
+        What the cut would take by itself with the step's `share` of DRAM's bandwidth, which cuts are chosen for [cycles].
     runner_up : int or None
-        What the best cut of the other dataflow would take by itself [cycles]; None if there is none, or none was looked for.
+        What the best cut of the other dataflow would take by itself, with the same bandwidth [cycles]; more than `alone_cycles` where each
+        cut was chosen by itself, which ``cuts`` of the step says; None if there is none, or none was looked for.
     runner_up_cut : str or None
         That cut: dataflow, rows x columns x pairs, and what is outermost.
     vector_cycles, update_cycles : int
@@ -183,6 +185,11 @@ class StepResult:
         Layers with weights that are never pruned.
     optimisations : tuple of str
         Those of OPTIMISATIONS that are on.
+    share : int
+        Cuts are chosen, and costs by themselves given, for one part in `share` of DRAM's bandwidth.
+    cuts : str
+        ``"alone"``: each product has the cut with the fewest cycles by itself; ``"fixed"``: the one without scheduling; ``"picked"``: tried
+        in the whole step, product by product.
     cycles : int
         Of the step [cycles].
     dram_cycles : int
@@ -198,6 +205,8 @@ class StepResult:
     pattern: Pattern
     dense: tuple[str, ...]
     optimisations: tuple[str, ...]
+    share: int
+    cuts: str
     cycles: int
     dram_cycles: int
     layers: tuple[StageResult, ...]
@@ -256,6 +265,8 @@ class StepResult:
             "pattern": str(self.pattern),
             "dense": self.dense,
             "optimisations": self.optimisations,
+            "share": self.share,
+            "cuts": self.cuts,
             "cycles": self.cycles,
             "bound_cycles": self.bound_cycles,
             "seconds": self.seconds,
@@ -302,6 +313,8 @@ def told(step: Step) -> StepResult:
         pattern=low.pattern,
         dense=tuple(layer.name for layer in low.network.convolutions if layer.name not in low.eligible),
         optimisations=tuple(name for name in OPTIMISATIONS if getattr(step.switches, name)),
+        share=step.way.share,
+        cuts="picked" if step.picked else "fixed" if step.way.fixed else "alone",
         cycles=step.times.total,
         dram_cycles=step.times.dram,
         layers=tuple(_stage(step, name, kinds[name], stage, rows[name, stage], windows) for name, stage in order),

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 
 import pytest
+from matplotlib.figure import Figure
 
 import accel
 from accel import cli
+from accel.cli import figure
 from accel.graph.files import trainable
-from accel.step_result import OPTIMISATIONS
+from accel.step_result import CAUSES, OPTIMISATIONS
 
 
 def run(capsys, *arguments) -> tuple[int, str, str]:
@@ -42,6 +44,28 @@ def test_json_is_that_of_the_library(capsys):
     assert (code, out) == (0, told.to_json())
 
 
+def test_the_pattern_dense_is_the_algorithm(capsys):
+    _, out, _ = train(capsys, "--json", "--pattern", "dense")
+    assert out == train(capsys, "--json", "--algorithm", "dense")[1]
+
+
+@pytest.mark.parametrize(
+    ("network", "arguments", "line"),
+    [
+        ("resnet9", (), "each the fastest by itself with 1/4 of DRAM's bandwidth, which engines share, as alone and other flow are"),
+        ("resnet9", ("--no-scheduling",), "output stationary, the least traffic; alone is with all of DRAM's bandwidth"),
+        (
+            "digits-cnn",
+            (),
+            "those without scheduling, as no others make the whole step shorter; alone and other flow are with all of DRAM's bandwidth",
+        ),
+    ],
+)
+def test_it_says_how_cuts_are_chosen(capsys, network, arguments, line):
+    _, out, _ = run(capsys, "simulate", network, "--train", "--config", "sat-vcu1525", "--batch", 8, *arguments)
+    assert f"cuts: {line}" in out.splitlines()
+
+
 def test_optimisations_are_switched_off(capsys):
     cycles = {}
     for off in ((), *((name,) for name in OPTIMISATIONS), OPTIMISATIONS):
@@ -64,6 +88,16 @@ def test_files_are_written(capsys, tmp_path):
     assert err == f"accel: results are in {tmp_path / 'run'}\n"
 
 
+def test_the_figure_tells_stages_from_causes():
+    """No colour means two things; axes of many cycles count millions."""
+    assert not set(figure.STAGES) & {*figure.COLOURS, *figure.MORE}
+    assert len({*figure.COLOURS, *figure.MORE}) >= len(CAUSES)
+    axes = Figure().add_subplot()
+    for largest, unit, label in ((2.5e8, "millions of cycles", "250"), (2500, "thousands of cycles", "2.5"), (250, "cycles", "250")):
+        assert figure.scale(axes.xaxis, largest) == unit
+        assert axes.xaxis.get_major_formatter()(largest, 0) == label
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -78,7 +112,15 @@ def test_files_are_written(capsys, tmp_path):
         (["--train", "--calibration", "x.npz"], "calibration must be left out with --train, which takes shapes alone"),
         (["--train", "--plot", "d.txt"], "plot must be a file whose name ends in .png, not 'd.txt'"),
         (["--train", "--batch", "0"], "batch must be an int in [1, 16777215], not 0"),
-        (["--train", "--pattern", "dense"], "pattern must be N:M such as 2:8, not 'dense'"),
+        (["--train", "--pattern", "none"], "pattern must be N:M such as 2:8, not 'none'"),
+        (
+            ["--train", "--pattern", "dense", "--algorithm", "sdgp"],
+            "algorithm must be dense or left out where pattern is dense, not 'sdgp'",
+        ),
+        (
+            ["--train", "--pattern", "2:4", "--algorithm", "dense"],
+            "pattern must be dense or left out where algorithm is dense, which prunes nothing, not 2:4",
+        ),
         (["--train", "--pattern", "2:16"], "pattern must be N:M with M at most the bundle and the columns (4) of tiny, not 2:16"),
         (["--algorithm", "bdwp"], "algorithm must come with --train, not alone"),
         (["--no-interleave"], "no-interleave must come with --train, not alone"),

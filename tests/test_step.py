@@ -78,7 +78,15 @@ def result(
 ) -> StepResult:
     config = dataclasses.replace(SAT, add_stages=stages)
     on = [each for each in OPTIMISATIONS if each not in off]
-    return accel.simulate(trainable(name), config, batch=batch, pattern=pattern, training=True, algorithm=algorithm, optimisations=on)
+    return accel.simulate(
+        trainable(name),
+        config,
+        batch=batch,
+        pattern="dense" if algorithm == "dense" else pattern,
+        training=True,
+        algorithm=algorithm,
+        optimisations=on,
+    )
 
 
 # What it must show.
@@ -301,6 +309,13 @@ def test_more_samples_and_denser_patterns_take_longer():
     assert result("resnet9", 8, pattern="1:1").cycles == result("resnet9", 8, "dense").cycles
 
 
+def test_the_pattern_dense_is_the_algorithm():
+    """As in inference, where it runs every layer dense."""
+    found = accel.simulate(chain(), SMALL, training=True, pattern="dense")
+    assert found.to_json() == accel.simulate(chain(), SMALL, training=True, algorithm="dense").to_json()
+    assert found.algorithm == "dense"
+
+
 def test_layers_that_stay_dense_are_chosen():
     network = trainable("resnet9")
     names = [layer.name for layer in network.convolutions]
@@ -314,7 +329,15 @@ def test_exhaustive_search_never_takes_longer():
     """It starts from the best of the other methods, and takes what makes the whole step shorter."""
     for algorithm in ("bdwp", "dense"):
         found = {
-            search: accel.simulate(chain(), SMALL, batch=2, pattern="1:4", training=True, algorithm=algorithm, search=search)
+            search: accel.simulate(
+                chain(),
+                SMALL,
+                batch=2,
+                pattern="dense" if algorithm == "dense" else "1:4",
+                training=True,
+                algorithm=algorithm,
+                search=search,
+            )
             for search in ("best", "fixed", "exhaustive")
         }
         assert found["exhaustive"].cycles <= min(found["best"].cycles, found["fixed"].cycles)
@@ -476,6 +499,7 @@ def test_json_and_csv_say_everything():
     assert (report["algorithm"], report["pattern"], report["optimisations"]) == ("bdwp", "2:8", list(OPTIMISATIONS))
     assert (report["cycles"], report["bound_cycles"], report["seconds"]) == (found.cycles, found.bound_cycles, found.cycles / 200e6)
     assert report["stages"] == found.stages
+    assert (report["share"], report["cuts"]) == (found.share, "alone")
     assert report["engines"]["dram"] == found.dram_cycles
     assert [row["cycles"] for row in report["layers"]] == [row.cycles for row in found.layers]
     heading, *rows = csv.reader(io.StringIO(found.to_csv()))
@@ -489,13 +513,26 @@ def test_json_and_csv_say_everything():
 
 
 def test_runner_up_is_the_other_dataflow():
-    for row in result("resnet9", 4).layers:
+    """With the bandwidth that cuts are chosen for, so it takes no less where each is chosen by itself."""
+    config = presets.load("tiny")
+    found = [result("resnet9", 4), accel.simulate(trainable("resnet9"), config, batch=3, algorithm="dense", training=True)]
+    assert [(each.share, each.cuts) for each in found] == [(products.SHARE, "alone"), (1, "alone")]
+    for row in (row for each in found for row in each.layers):
         if row.dataflow and row.runner_up_cut:
             assert row.runner_up_cut.split()[0] == {"os": "ws", "ws": "os"}[row.dataflow]
             assert row.runner_up is not None
             assert row.alone_cycles is not None
-            assert min(row.runner_up, row.alone_cycles) >= row.bound_cycles
-    assert all(row.runner_up is None for row in result("resnet9", 4, off=("scheduling",)).layers)
+            assert row.bound_cycles <= row.alone_cycles <= row.runner_up
+    without = result("resnet9", 4, off=("scheduling",))
+    assert (without.share, without.cuts) == (1, "fixed")
+    assert all(row.runner_up is None for row in without.layers)
+
+
+def test_cuts_of_another_criterion_say_so():
+    found = accel.simulate(trainable("digits-cnn"), SAT, batch=8, training=True)
+    assert (found.share, found.cuts) == (1, "fixed")
+    assert any(row.runner_up for row in found.layers)
+    assert accel.simulate(chain(), SMALL, training=True, pattern="1:4", search="exhaustive").cuts == "picked"
 
 
 def test_a_network_that_runs_is_also_trained():
@@ -514,7 +551,13 @@ MISTAKES = [
     ({"algorithm": "adam"}, "algorithm must be one of bdwp, sr-ste, sdgp, dense, not 'adam'"),
     ({"search": "all"}, "search must be one of best, exhaustive, fixed, not 'all'"),
     ({"pattern": "2:32"}, r"pattern must be N:M with M at most the bundle and the columns \(16\) of sat-vcu1525, not 2:32"),
-    ({"pattern": "dense"}, "pattern must be N:M such as 2:8, not 'dense'"),
+    ({"pattern": "none"}, "pattern must be N:M such as 2:8, not 'none'"),
+    ({"pattern": (2, 8)}, r"pattern must be a Pattern or N:M such as '2:8', not \(2, 8\)"),
+    ({"pattern": "dense", "algorithm": "bdwp"}, "algorithm must be dense or left out where pattern is dense, not 'bdwp'"),
+    (
+        {"pattern": Pattern(2, 4), "algorithm": "dense"},
+        "pattern must be dense or left out where algorithm is dense, which prunes nothing, not 2:4",
+    ),
     ({"dense": ["nothing"]}, "dense must be layers with weights, not 'nothing'"),
     ({"optimisations": ["luck"]}, "optimisations must be of interleave, pregeneration, scheduling, not 'luck'"),
     ({"inputs": np.zeros(1)}, "inputs must be left out where training is simulated, which takes shapes alone"),
@@ -533,6 +576,8 @@ def test_other_mistakes_are_told():
     network = accel.load("resnet9")
     with pytest.raises(RangeError, match=r"^algorithm must be left out where training is not simulated, not 'bdwp'$"):
         accel.simulate(network, SAT, algorithm="bdwp")  # type: ignore[call-overload] # no such call
+    with pytest.raises(RangeError, match=r"^training must be True or False, not 'yes'$"):
+        accel.simulate(network, SAT, training="yes")  # type: ignore[call-overload] # no such call
     with pytest.raises(RangeError, match=r"^network must be a Network, as accel.load gives, or a Trainable, not 3$"):
         accel.simulate(3, SAT, training=True)  # type: ignore[call-overload] # no network
     with pytest.raises(RangeError, match=r"^network that is trained must have a float form, not be 'resnet9', which has none$"):

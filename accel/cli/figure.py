@@ -10,6 +10,8 @@ import numpy as np
 from accel.cli.terminal import NAME, visible
 
 if TYPE_CHECKING:
+    from matplotlib.axis import Axis
+
     from accel.result import Result
     from accel.step_result import StepResult
     from accel.training.loop import TrainingResult
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
 # Okabe and Ito's palette, told apart with any colour vision; one colour per cause of accel.result.CAUSES.
 COLOURS = ("#009E73", "#56B4E9", "#0072B2", "#E69F00", "#D55E00", "#F0E442", "#CC79A7", "#999999", "#000000")
 LEAST = 1e-6  # our choice: a loss below it is drawn there, as 0 has no logarithm
+MORE = ("#882255", "#661100")  # two more of Tol's, for accel.step_result.CAUSES
+STAGES = ("#332288", "#CC6677", "#DDCC77")  # of Tol's muted palette: FF, BP and WU, none of them a cause's colour
+SCALES = ((1e6, "millions of cycles"), (1e3, "thousands of cycles"))  # our choice: from how many cycles an axis counts them so
 APART = (0.9, 0.12)  # [decades] names of the roofline keep so much distance, across or up
 
 
@@ -188,7 +193,7 @@ def stages(result: StepResult) -> bytes:
     grid = figure.add_gridspec(2, 2, width_ratios=(1.7, 1), height_ratios=(5.0, max(height - 5.0, 0.01)))
     bars, causes = figure.add_subplot(grid[:, 0]), figure.add_subplot(grid[0, 1])
     places, left = np.arange(len(names)), np.zeros(len(names))
-    for stage, colour in zip(shown, (COLOURS[1], COLOURS[4], COLOURS[0]), strict=True):
+    for stage, colour in zip(shown, STAGES, strict=True):
         width = np.array([cycles[name, stage].cycles if (name, stage) in cycles else 0 for name in names])
         bars.barh(places, width, 0.78, left, color=colour, label=stage)
         left += width
@@ -197,24 +202,50 @@ def stages(result: StepResult) -> bytes:
     bars.set_yticks(places, [_plain(name, NAME) for name in names], fontsize=7)
     bars.set_ylim(len(names) - 0.4, -0.6)
     bars.set_xlim(0, 1.14 * max(left.max(initial=0), 1))
-    bars.set_xlabel(f"cycles of the array, batch of {result.batch}")
+    unit = scale(bars.xaxis, left.max(initial=0))
+    bars.set_xlabel(f"{unit} of the array, batch of {result.batch}")
     how = result.algorithm if result.algorithm == "dense" else f"{result.algorithm} {result.pattern}"
     bars.set_title(f"{_plain(result.network, NAME)} on {result.config.name}, {how}: {result.cycles:,} cycles", loc="left", fontsize=10)
-    bars.legend(fontsize=8, frameon=False, loc="lower right")
 
     elements, bottom = result.config.rows * result.config.cols, np.zeros(len(shown))
-    colours = (*COLOURS, "#882255", "#661100")  # two more of Tol's
-    for cause, colour in zip(CAUSES, colours, strict=True):
+    for cause, colour in zip(CAUSES, (*COLOURS, *MORE), strict=True):
         slots = np.array([sum(x.causes[cause] for x in result.layers if x.stage == stage) for stage in shown]) / elements
         if slots.any():
             causes.bar(shown, slots, 0.7, bottom, color=colour, label=cause)
         bottom += slots
+    causes.set_ylim(0, 1.06 * max(bottom.max(initial=0), 1))
     causes.set_title("by stage and what slots of processing elements did", loc="left", fontsize=10)
-    causes.set_ylabel("cycles")
-    causes.legend(fontsize=8, frameon=False)
+    causes.set_ylabel(scale(causes.yaxis, bottom.max(initial=0)))
+    # Beneath the figure, where no bar and no label is.
+    figure.legend(
+        handles=bars.get_legend_handles_labels()[0], title="stages", title_fontsize=8, fontsize=8, frameon=False,
+        loc="outside lower left", ncols=len(shown),
+    )  # fmt: skip
+    figure.legend(
+        handles=causes.get_legend_handles_labels()[0], title="slots of processing elements", title_fontsize=8, fontsize=8, frameon=False,
+        loc="outside lower right", ncols=4,
+    )  # fmt: skip
+    for axes in (bars, causes):
+        axes.spines[["top", "right"]].set_visible(False)
     image = io.BytesIO()
     figure.savefig(image, format="png", metadata={"Software": None})
     return image.getvalue()
+
+
+def scale(axis: Axis, largest: float) -> str:
+    """Let an axis of cycles count millions or thousands where they are many; return its unit.
+
+    Parameters
+    ----------
+    axis : matplotlib.axis.Axis
+    largest : float
+        Of what it shows [cycles].
+    """
+    from matplotlib.ticker import FuncFormatter
+
+    factor, unit = next((each for each in SCALES if largest >= each[0]), (1, "cycles"))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / factor:,g}"))
+    return unit
 
 
 def _plain(name: str, longest: int) -> str:

@@ -34,7 +34,12 @@ accel simulate resnet50 --train --algorithm dense --batch 64 --config sat-vcu152
 """
 
 
-STEP_UNITS = "cycles: the array's, waiting included; alone: with DRAM to itself; vector and update: of their engines, at the same time"
+STEP_UNITS = "cycles: the array's, waiting included; alone and other flow: by themselves; vector and update: of their engines, meanwhile"
+CUTS = {  # of accel.step_result.StepResult
+    "alone": "each the fastest by itself with {}, as alone and other flow are",
+    "fixed": "those without scheduling, as no others make the whole step shorter; alone and other flow are with {}",
+    "picked": "tried in the whole step, product by product; alone and other flow are with {}",
+}
 UNITS = "units: array and vector have RTL; special is modelled in fixed point; memory only moves; host is float, without cycles"
 SHOWN = 12  # our choice: names in one line
 SEARCHES = ("best", "exhaustive", "fixed")  # of accel.schedule.search, which is loaded when it is run
@@ -206,10 +211,13 @@ def summary_of_step(result: StepResult) -> str:
     where = f"{visible(result.network)} on {result.config.name}, {how}, batch {result.batch}"
     time = f"{result.seconds * 1e3:,.3f} ms at {result.config.clock_mhz:g} MHz"
     read, written = (sum(getattr(x, name) for x in result.layers) / 1024 for name in ("dram_read", "dram_written"))
+    bandwidth = "all of DRAM's bandwidth" if result.share == 1 else f"1/{result.share} of DRAM's bandwidth, which engines share"
+    cuts = CUTS[result.cuts] if "scheduling" in result.optimisations else "output stationary, the least traffic; alone is with {}"
     lines = [
         table(headings, rows),
         "",
         STEP_UNITS,
+        f"cuts: {cuts.format(bandwidth)}",
         f"{where}: {result.cycles:,} cycles, {time}, {result.utilisation:.1%} busy",
         f"at least {result.bound_cycles:,} cycles for its multiplications",
         f"the array by stage: {stages}",
