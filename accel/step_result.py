@@ -188,8 +188,8 @@ class StepResult:
     share : int
         Cuts are chosen, and costs by themselves given, for one part in `share` of DRAM's bandwidth.
     cuts : str
-        ``"alone"``: each product has the cut with the fewest cycles by itself; ``"fixed"``: the one without scheduling; ``"picked"``: tried
-        in the whole step, product by product.
+        ``"alone"``: each product has the cut with the fewest cycles by itself; ``"fixed"``: the one without scheduling; ``"narrow"``: the
+        one without interleaving; ``"picked"``: tried in the whole step, product by product.
     cycles : int
         Of the step [cycles].
     dram_cycles : int
@@ -314,7 +314,7 @@ def told(step: Step) -> StepResult:
         dense=tuple(layer.name for layer in low.network.convolutions if layer.name not in low.eligible),
         optimisations=tuple(name for name in OPTIMISATIONS if getattr(step.switches, name)),
         share=step.way.share,
-        cuts="picked" if step.picked else "fixed" if step.way.fixed else "alone",
+        cuts="picked" if step.picked else "fixed" if step.way.fixed else "narrow" if step.way.narrow else "alone",
         cycles=step.times.total,
         dram_cycles=step.times.dram,
         layers=tuple(_stage(step, name, kinds[name], stage, rows[name, stage], windows) for name, stage in order),

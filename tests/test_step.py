@@ -380,6 +380,20 @@ def test_scheduling_never_takes_longer(name, preset, changes, batch, algorithm):
     assert told(with_it).causes["busy"] == told(without).causes["busy"]
 
 
+@pytest.mark.parametrize(("batch", "stages"), [(8, 2), (8, 3), (8, 4), (32, 3)])
+@pytest.mark.parametrize("algorithm", ["bdwp", "dense"])
+def test_interleaving_never_takes_longer(algorithm, batch, stages):
+    """Cuts that nothing fills are tried too, where they are legal: they may begin or end sooner."""
+    config = dataclasses.replace(SAT, add_stages=stages)
+    with_it, without = (
+        step(trainable("digits-cnn"), config, batch=batch, algorithm=algorithm, switches=Switches(interleave=on)) for on in (True, False)
+    )
+    assert with_it.times.total <= without.times.total
+    assert told(with_it).causes["adder"] == 0
+    if (algorithm, batch, stages) == ("bdwp", 8, 3):
+        assert told(with_it).cuts == "narrow"
+
+
 def test_an_adder_that_nothing_fills_takes_a_pair_in_as_many_cycles():
     """Output stationary tiles are those of an adder of one stage, times its stages; weight stationary ones need no filling."""
     config = dataclasses.replace(SMALL, add_stages=3)

@@ -38,6 +38,7 @@ STEP_UNITS = "cycles: the array's, waiting included; alone and other flow: by th
 CUTS = {  # of accel.step_result.StepResult
     "alone": "each the fastest by itself with {}, as alone and other flow are",
     "fixed": "those without scheduling, as no others make the whole step shorter; alone and other flow are with {}",
+    "narrow": "those without interleaving, as no others make the whole step shorter; alone and other flow are with {}",
     "picked": "tried in the whole step, product by product; alone and other flow are with {}",
 }
 UNITS = "units: array and vector have RTL; special is modelled in fixed point; memory only moves; host is float, without cycles"

@@ -20,7 +20,7 @@ from accel.schedule.search import SEARCHES, Tiling
 from accel.schedule.training.assembly import ARRAY, Assembly, Place
 from accel.schedule.training.build import Span, build
 from accel.schedule.training.order import order
-from accel.schedule.training.products import FIXED, WAYS, Switches, Way, options
+from accel.schedule.training.products import FIXED, Switches, Way, options, ways
 from accel.schedule.training.works import Lowering
 from accel.sparsity import Pattern
 
@@ -152,8 +152,9 @@ def _placed(
 
 def _fastest(low: Lowering, switches: Switches, search: str, progress: Callable[[int, int, str], None] | None) -> Step:
     """Take the shortest step of those whose cuts are chosen in different ways; of equal ones the first."""
-    best = _placed(low, switches, search, WAYS[0], progress=progress)
-    for way in WAYS[1:]:
+    first, *others = ways(low.config, switches)
+    best = _placed(low, switches, search, first, progress=progress)
+    for way in others:
         if best.times.total > NEAR * _fewest(best):
             best = min(best, _placed(low, switches, search, way), key=lambda each: each.times.total)
     return best
@@ -167,7 +168,7 @@ def _fewest(placed: Step) -> int:
 
 def _thorough(low: Lowering, switches: Switches, progress: Callable[[int, int, str], None] | None) -> Step:
     """Take the best step of all methods, and product by product any other cut with which the whole step is shorter."""
-    tried = (_placed(low, switches, search, way) for search in SEARCHES for way in WAYS)
+    tried = (_placed(low, switches, search, way) for search in SEARCHES for way in ways(low.config, switches))
     best = min(tried, key=lambda each: each.times.total)
     cuts = {
         (span.node.layer, span.node.stage, span.node.number): span.node.cut

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from accel.config import AcceleratorConfig
+from accel.errors import RangeError
 from accel.isa import Dataflow
 from accel.schedule import search as cuts
 from accel.schedule.gemm import chunks, reduction
@@ -111,14 +112,22 @@ class Way(NamedTuple):
         Each product has the cut with the fewest cycles by itself with this part of the bandwidth of DRAM.
     fixed : bool
         Instead each has the cut, and the step the order, that it has without scheduling.
+    narrow : bool
+        Instead each has the cut that it has without interleaving, where that obeys the rules of the filled adder too.
     """
 
     share: int = SHARE
     fixed: bool = False
+    narrow: bool = False
 
 
 FIXED = Way(1, True)
-WAYS = (Way(), Way(1), FIXED)
+WAYS = (Way(), Way(1), FIXED, Way(narrow=True), Way(1, narrow=True))
+
+
+def ways(config: AcceleratorConfig, switches: Switches) -> tuple[Way, ...]:
+    """List the ways that may differ: an adder of one stage is never left unfilled."""
+    return tuple(way for way in WAYS if not way.narrow or (switches.interleave and config.add_stages > 1))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -192,6 +201,15 @@ def options(config: AcceleratorConfig, part: Part, switches: Switches) -> tuple[
     return tuple(dict.fromkeys(each.found.tiling for known in told for each in known))
 
 
+def _legal(config: AcceleratorConfig, part: Part, tiling: Tiling) -> Tiling | None:
+    """Return a cut if it obeys the rules of this array."""
+    try:
+        evaluate(config, part.work, kept(part), tiling)
+    except RangeError:
+        return None
+    return tiling
+
+
 def cut(
     config: AcceleratorConfig,
     part: Part,
@@ -222,7 +240,10 @@ def cut(
     if way.fixed and tiling is None:
         plain = _known(config, part, method, dataclasses.replace(switches, scheduling=False), way.share)
         tiling = plain[0].found.tiling if plain else None
-    best = known[0] if tiling is None else next(each for each in known if each.found.tiling.dataflow is tiling.dataflow)
+    elif way.narrow and tiling is None:
+        plain = _known(config, part, method, dataclasses.replace(switches, interleave=False), way.share)
+        tiling = _legal(config, part, min(plain, key=lambda each: each.cycles).found.tiling) if plain else None
+    best = next((each for each in known if tiling is not None and each.found.tiling.dataflow is tiling.dataflow), known[0])
     taken, others = tiling or best.found.tiling, [each for each in known if each is not best]
     return Cut(
         part,
