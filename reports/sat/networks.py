@@ -33,7 +33,7 @@ class Task:
         Gives samples for this network.
     epochs, batch : int
     rate : float
-        At the start: of a few, one that is best for dense float32.
+        At the start: of a few tried, one that suits dense float32.
     """
 
     title: str
