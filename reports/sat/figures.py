@@ -86,7 +86,7 @@ def _causes(counted: dict[str, Any]) -> None:
     labels: list[str] = []
     at = 0.0
     ticks = []
-    colours = dict(zip(WAITS, [*COLOURS, "#999999", "#444444", "#c0c0c0"] * 2, strict=False))
+    colours = dict(zip(WAITS, (*COLOURS, "#882255"), strict=True))
     shown: set[str] = set()
     for name, title in cycles.NETWORKS.items():
         for pattern in ("dense", cycles.MAIN):
