@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 
 from accel.cli.figure import COLOURS
 from accel.step_result import CAUSES
-from reports.sat import accuracy, cycles
+from reports.sat import cycles
+from reports.sat.networks import TASKS
 from reports.sat.paper import PAPER
 
 HERE = Path(__file__).parent
@@ -51,7 +52,7 @@ def _speedup(counted: dict[str, Any]) -> None:
         at = np.arange(len(names)) + (i - (len(cycles.PATTERNS) - 1) / 2) * width
         axes.bar(at, [counted["speedup"][name][pattern] for name in names], 0.92 * width, color=COLOURS[i], label=pattern)
         limits = [counted["limit"][name][pattern] for name in names]
-        axes.hlines(limits, at - 0.46 * width, at + 0.46 * width, color="black", linewidth=1, label="bound" if i == 0 else None)
+        axes.hlines(limits, at - 0.46 * width, at + 0.46 * width, color="black", linewidth=1, label="bound" if i == 0 else "_nolegend_")
     axes.axhline(PAPER["speedup"], color="black", linestyle=":", linewidth=1, label=f"the paper's mean at 2:8, {PAPER['speedup']}x")
     axes.set_xticks(range(len(names)), list(cycles.NETWORKS.values()))
     axes.set_ylabel("dense cycles / sparse cycles of a training step")
@@ -121,7 +122,7 @@ def _accuracy(compared: list[dict[str, Any]]) -> None:
         each.axhline(floor, color="black", linestyle=":", linewidth=1)
         each.text(len(rows) - 0.5, floor, f"dense float32 less {PAPER['loss']} points", ha="right", va="bottom", fontsize=7)
         each.set_xticks(range(len(rows)), [label(row) for row in rows], fontsize=7)
-        each.set_title(f"{accuracy.TASKS[task].title}, {rows[0]['seeds']} seeds", fontsize=9)
+        each.set_title(f"{TASKS[task].title}, {rows[0]['seeds']} seeds", fontsize=9)
     axes[0].set_ylabel("right on held-out samples [%]")
     _save(figure, "accuracy")
 

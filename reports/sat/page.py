@@ -9,6 +9,7 @@ from typing import Any
 from accel.step_result import CAUSES
 from reports.sat import accuracy, cycles
 from reports.sat.figures import TITLES
+from reports.sat.networks import TASKS
 from reports.sat.paper import PAPER
 
 INTRODUCTION = f"""# Sparse training on `{cycles.CONFIG}`: the paper and ours
@@ -180,9 +181,7 @@ def _accuracy(compared: list[dict[str, Any]]) -> str:
         numbers = row["numbers"] if row["numbers"] == "float32" else f"{row['numbers']} bit"
         loss = "" if (row["algorithm"], row["numbers"]) == accuracy.BASE else f"{row['loss']:+.2f} ± {row['loss_deviation']:.2f}"
         rows.append([row["task"], TITLES[row["algorithm"]], numbers, f"{row['mean']:.2f} ± {row['deviation']:.2f}", loss, spoilt])
-    tasks = "; ".join(
-        f"{name}: {task.title}, {task.epochs} epochs, batch {task.batch}, rate {task.rate}" for name, task in accuracy.TASKS.items()
-    )
+    tasks = "; ".join(f"{name}: {task.title}, {task.epochs} epochs, batch {task.batch}, rate {task.rate}" for name, task in TASKS.items())
     text = (
         f"Right on held-out samples after the last epoch, mean and standard deviation over {compared[0]['seeds']} seeds (of weights and of "
         "the order of samples), and what is lost against dense float32 of the same seed, in points. Every algorithm has the same epochs, "
