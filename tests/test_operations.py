@@ -111,7 +111,7 @@ def naive(layer: Convolution, positions: int, pattern: Pattern) -> dict[str, int
 
 @given(st.data())
 def test_short_groups_keep_what_they_have(data):
-    def draw(low: int, high: int) -> int:
+    def draw(low, high):
         return data.draw(st.integers(low, high))
 
     groups, kernel, m = draw(1, 3), draw(1, 3), draw(1, 8)
