@@ -134,8 +134,9 @@ class SoreLane(wiring.Component):
             m.d.sync += [left.eq(kept), half.eq(~self.half)]
         with m.Elif(self.leave):
             m.d.sync += left.eq(left ^ lowest)
+        shown = Signal(config.index_bits)
         for bit in range(config.index_bits):
-            m.d.comb += self.pair.index[bit].eq(Cat(lowest[i] for i in range(config.bundle) if i >> bit & 1).any())
+            m.d.comb += shown[bit].eq(Cat(lowest[i] for i in range(config.bundle) if i >> bit & 1).any())
 
         m.submodules.values = values = Memory(shape=signed(config.weight_bits), depth=2 << config.index_bits, init=[])
         write, read = values.write_port(), values.read_port(domain="comb")
@@ -143,7 +144,8 @@ class SoreLane(wiring.Component):
             write.en.eq(self.step),
             write.addr.eq(Cat(self.index, self.half)),
             write.data.eq(self.x),
-            read.addr.eq(Cat(self.pair.index, half)),
+            read.addr.eq(Cat(shown, half)),
+            self.pair.index.eq(shown),
             self.pair.value.eq(read.data),
         ]
         return m
