@@ -13,7 +13,7 @@ import io
 import json
 import platform
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any
@@ -307,13 +307,27 @@ class Result:
 
     def to_csv(self) -> str:
         """One line per layer; headings carry units."""
-        text = io.StringIO()
-        rows = [layer.row() for layer in self.layers]
         names = list(LayerResult(name="", operator="", stage="", m=0, k=0, n=0).row())
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow([f"{name} [{UNITS[name]}]" if name in UNITS else name for name in names])
-        writer.writerows([row[name] for name in names] for row in rows)
-        return text.getvalue()
+        return sheet(names, [layer.row() for layer in self.layers], UNITS)
+
+
+def sheet(names: Sequence[str], rows: Iterable[Mapping[str, Any]], units: Mapping[str, str]) -> str:
+    """Write rows as CSV; headings carry units.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Of the columns.
+    rows : iterable of mapping
+        By name.
+    units : mapping of str to str
+        Of the columns that have one.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([f"{name} [{units[name]}]" if name in units else name for name in names])
+    writer.writerows([row[name] for name in names] for row in rows)
+    return text.getvalue()
 
 
 def cost(config: AcceleratorConfig, layer: Layer, plan: LayerPlan, overflowed: int | None) -> LayerResult:

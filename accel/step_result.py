@@ -7,9 +7,7 @@ last result its last stage has the time until the step has ended.
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import json
 import platform
 from collections import Counter
@@ -24,7 +22,8 @@ from accel import sparsity
 from accel.config import AcceleratorConfig
 from accel.graph.trainable import Convolution
 from accel.isa import Dataflow
-from accel.result import TOOLS
+from accel.result import TOOLS, sheet
+from accel.result import UNITS as INFERENCE
 from accel.schedule import engines
 from accel.schedule.lower import dense
 from accel.schedule.search import Cost
@@ -41,35 +40,26 @@ CAUSES = ("busy", "fill", "drain", "partial tile", "operand port", "adder", "arr
 not fill; stages of an adder that nothing fills; waiting for what the array itself, the vector unit or the update engine has yet to make, or
 for room in front of the update engine; for operands; for room for results, and at the end for the last store."""
 OPTIMISATIONS = ("interleave", "pregeneration", "scheduling")
+SHARED = (
+    "tile_m", "tile_n", "tile_k", "macs_dense", "macs_executed", "cycles", "compute_cycles", "bound_cycles", "runner_up", "utilisation",
+    "weight_bits", "index_bits", "dram_written", "seconds", "dram",
+)  # fmt: skip
+"""What has the same unit in a result of inference."""
 UNITS = {
     "m": "rows of the product",
     "k": "dense products per result",
     "n": "columns of the product",
     "products": "equal products",
-    "tile_m": "rows",
-    "tile_n": "columns",
-    "tile_k": "pairs",
-    "macs_dense": "MAC",
-    "macs_executed": "MAC",
-    "cycles": "cycle",
-    "compute_cycles": "cycle",
-    "bound_cycles": "cycle",
     "alone_cycles": "cycle",
-    "runner_up": "cycle",
     "share": "bandwidth of DRAM / bandwidth that cuts are chosen for",
     "vector_cycles": "cycle",
     "update_cycles": "cycle",
-    "utilisation": "busy PE slots / PE slots",
-    "weight_bits": "bit",
-    "index_bits": "bit",
     "dram_read": "byte",
-    "dram_written": "byte",
     "dram_cycles": "cycle",
-    "seconds": "s",
-    "dram": "byte",
     "stages": "cycle",
     "engines": "cycle",
-} | {f"{cause} slots": "PE cycle" for cause in CAUSES}
+} | {name: INFERENCE[name] for name in SHARED}
+UNITS |= {f"{cause} slots": "PE cycle" for cause in CAUSES}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -280,12 +270,8 @@ class StepResult:
 
     def to_csv(self) -> str:
         """One line per layer and stage; headings carry units."""
-        text = io.StringIO()
         names = list(StageResult(name="", operator="", stage="").row())
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow([f"{name} [{UNITS[name]}]" if name in UNITS else name for name in names])
-        writer.writerows([layer.row()[name] for name in names] for layer in self.layers)
-        return text.getvalue()
+        return sheet(names, [layer.row() for layer in self.layers], UNITS)
 
 
 def told(step: Step) -> StepResult:

@@ -418,8 +418,8 @@ class TestResume:
         monkeypatch.setattr(fcntl, "flock", flock)
         with checkpoint.hold(tmp_path):
             assert len(calls) == 3
-            with pytest.raises(RangeError), checkpoint.hold(tmp_path):
-                pass
+            with pytest.raises(RangeError, match=r"^output must be a folder that no other run writes to"), checkpoint.hold(tmp_path):
+                pytest.fail("two runs hold one folder")
         assert files(tmp_path) == {}
 
     def test_foreign_state(self, tmp_path):
